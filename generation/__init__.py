@@ -1,0 +1,1 @@
+"""Part of janus_kit; import it as janus_kit.generation."""

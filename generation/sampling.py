@@ -1,0 +1,145 @@
+"""Drawing image codes: guidance, the choice of a code, and the one loop that draws a picture.
+
+The loop follows deepseek-ai/Janus (generation_inference.py); guidance is that of Ho & Salimans,
+"Classifier-Free Diffusion Guidance" (2022). Unlike there, every picture has a random stream of its
+own, so that a picture does not depend on what is drawn beside it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from janus_kit.errors import GenerationError, OptionError
+
+__all__ = [
+    "CodeModel",
+    "SamplingOptions",
+    "choose",
+    "filter_logits",
+    "guide",
+    "sample",
+    "uniforms",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How codes or tokens are drawn. Two equal options with equal uniforms draw equal codes."""
+
+    guidance: float = 5.0  # 1 switches guidance off and halves the work
+    temperature: float = 1.0  # 0 takes the likeliest
+    top_k: int = 0  # 0 keeps the whole vocabulary
+    top_p: float = 1.0  # 1 keeps the whole distribution
+
+    def __post_init__(self) -> None:
+        for name in ("guidance", "temperature", "top_p"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise OptionError(f"{name} must be a number, not {value!r}")
+            if not math.isfinite(value):
+                raise OptionError(f"{name} must be a finite number, not {value}")
+        if not 1 <= self.guidance <= 1000:
+            raise OptionError(f"guidance must be from 1 (off) to 1000, not {self.guidance}")
+        if self.temperature != 0 and not 1e-3 <= self.temperature <= 1000:
+            raise OptionError(
+                f"temperature must be 0 (take the likeliest) or from 0.001 to 1000, "
+                f"not {self.temperature}"
+            )
+        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
+            raise OptionError(f"top_k must be a whole number, 0 for all codes, not {self.top_k!r}")
+        if not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+
+
+class CodeModel(Protocol):
+    """All that sampling asks of a model; rows are pictures."""
+
+    def start(self) -> Tensor:
+        """Logits of the first code: [b, v], or [2b, v] when guided (conditional rows first)."""
+        ...
+
+    def step(self, codes: Tensor) -> Tensor:
+        """Read codes int64 [b] and give the logits of the next ones, shaped as by start."""
+        ...
+
+
+def uniforms(seeds: Sequence[int], count: int) -> Tensor:
+    """One stream a picture: -> float64 [len(seeds), count] in [0, 1), the same on every device."""
+    rows = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        rows.append(torch.rand(count, generator=generator, dtype=torch.float64))
+    return torch.stack(rows)
+
+
+def guide(logits: Tensor, guidance: float) -> Tensor:
+    """Push away from the unconditional half: [2b, v] -> [b, v]."""
+    conditional, unconditional = logits.chunk(2)
+    return unconditional + guidance * (conditional - unconditional)
+
+
+def filter_logits(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Leave only the top_k likeliest and the smallest set of probability top_p: [b, v] -> [b, v]."""
+    if 0 < top_k < logits.shape[-1]:
+        floor = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < floor, -math.inf)
+    if top_p < 1:
+        ordered, order = logits.sort(descending=True, stable=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        cut = (before >= top_p).scatter(-1, order, before >= top_p)
+        logits = logits.masked_fill(cut, -math.inf)
+    return logits
+
+
+def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
+    """Draw one code a row by inverting the distribution function: fp32 [b, v], [b] -> int64 [b].
+
+    Summed in fp64 and in the order of the codes, so that only the logits' own last bits matter.
+    """
+    if options.temperature == 0:
+        return logits.argmax(-1)
+    logits = filter_logits(logits / options.temperature, options.top_k, options.top_p)
+    sums = logits.double().softmax(-1).cumsum(-1)
+    target = uniform.unsqueeze(-1) * sums[:, -1:]
+    return torch.searchsorted(sums, target, right=True).squeeze(-1).clamp(max=sums.shape[-1] - 1)
+
+
+def sample(
+    model: CodeModel,
+    noise: Tensor,
+    options: SamplingOptions,
+    on_row: Callable[[Tensor], bool] | None = None,
+) -> Tensor:
+    """Draw a square picture's codes for each row of noise: float64 [b, n] -> int64 [b, n].
+
+    on_row gets the codes so far, [b, k·√n], once a row of the picture, and stops the run by
+    answering False; the codes so far are then returned. Raises GenerationError when the model's
+    logits are not finite, naming the place.
+    """
+    count = noise.shape[1]
+    side = math.isqrt(count)
+    codes = torch.zeros(noise.shape, dtype=torch.long, device=noise.device)
+    # Read back once a row, not once a step: a device must not wait for Python in between.
+    finite = torch.ones((), dtype=torch.bool, device=noise.device)
+    logits = model.start()
+    for place in range(count):
+        logits = logits.float()
+        if options.guidance != 1:
+            logits = guide(logits, options.guidance)
+        finite &= logits.isfinite().all()
+        codes[:, place] = choose(logits, noise[:, place], options)
+        if (place + 1) % side == 0:
+            if not finite:
+                raise GenerationError(
+                    f"the model's logits became NaN or infinite in row {place // side + 1} of the "
+                    "picture; are the weights damaged, or is the dtype too narrow (try float32)?"
+                )
+            if on_row is not None and not on_row(codes[:, : place + 1]):
+                return codes[:, : place + 1]
+        if place + 1 < count:
+            logits = model.step(codes[:, place])
+    return codes

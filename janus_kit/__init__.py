@@ -1,0 +1,63 @@
+"""janus_kit: run, judge and teach DeepSeek's Janus models.
+
+    from janus_kit import JanusPipeline
+    pipe = JanusPipeline.from_pretrained()
+    pipe("three red apples", seed=1).images[0].show()
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from janus_kit.config import JanusConfig
+    from janus_kit.errors import (
+        CheckpointError,
+        DeviceError,
+        GenerationError,
+        ImageError,
+        JanusKitError,
+        OptionError,
+        PromptError,
+    )
+    from janus_kit.metadata import Settings, read_settings, save_png
+    from janus_kit.model import Janus
+    from janus_kit.pipeline import DrawingOutput, JanusPipeline
+
+__all__ = [
+    "CheckpointError",
+    "DeviceError",
+    "DrawingOutput",
+    "GenerationError",
+    "ImageError",
+    "Janus",
+    "JanusConfig",
+    "JanusKitError",
+    "JanusPipeline",
+    "OptionError",
+    "PromptError",
+    "Settings",
+    "read_settings",
+    "save_png",
+]
+
+_HOMES = {
+    "DrawingOutput": "pipeline",
+    "Janus": "model",
+    "JanusConfig": "config",
+    "JanusPipeline": "pipeline",
+    "Settings": "metadata",
+    "read_settings": "metadata",
+    "save_png": "metadata",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that importing the package stays instant."""
+    if name not in __all__:
+        raise AttributeError(f"module 'janus_kit' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"janus_kit.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,304 @@
+"""Folder ↔ Janus. Names, shapes and dtypes are checked before memory is taken for a model.
+
+Reads both published layouts (names.py) from whole files (storage.py); writes Hugging Face's
+layout, which transformers reads too.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from janus_kit.config import JanusConfig
+from janus_kit.errors import CheckpointError, OptionError
+from janus_kit.model import Janus
+from janus_kit.names import HUGGING_FACE, Piece, is_leftover, pieces
+from janus_kit.prompts import BEGIN_IMAGE, BOS, END_IMAGE, EOS, IMAGE, PAD, Tokenizer
+from janus_kit.storage import (
+    DTYPES,
+    INDEX,
+    WEIGHTS,
+    Stored,
+    checksum,
+    read_json,
+    some,
+    stored_tensors,
+    weight_files,
+)
+
+__all__ = ["checksum", "convert", "load", "save"]
+
+SHARD: Final = 5 * 2**30  # bytes of a file of weights, as transformers divides them
+_TEMPORARY: Final = ".janus-model-"  # folders being written; one that stays behind is from a crash
+
+
+def load(
+    folder: Path, *, device: torch.device, dtype: torch.dtype | None = None, verify: bool = True
+) -> tuple[Janus, JanusConfig]:
+    """The model of a folder in either layout; dtype None takes that of the weights.
+
+    Raises CheckpointError unless the folder holds a whole Janus. verify also looks for NaN and Inf.
+    """
+    source = _Source.open(folder)
+    state = {
+        name: source.parameter(name, device, dtype or source.dtype, verify) for name in source.plan
+    }
+    source.model.load_state_dict(state, assign=True)
+    assert not any(parameter.is_meta for parameter in source.model.parameters())
+    return source.model, source.model.config
+
+
+def save(model: Janus, folder: Path, *, tokenizer_folder: Path, shard: int = SHARD) -> None:
+    """Write model, and the tokenizer of another folder, into folder; a model there is replaced."""
+    state = model.state_dict()
+    with _replaced(folder) as new:
+        _write_settings(new, model.config, model.dtype, tokenizer_folder)
+        _write_weights(new, model, model.dtype, lambda name: state[name].cpu(), shard)
+
+
+def convert(source: Path, target: Path, *, shard: int = SHARD) -> None:
+    """Write the model of source, in either layout, into the new or empty folder target.
+
+    Memory holds one shard at a time.
+    """
+    if target.exists() and not target.is_dir():
+        raise OptionError(f"{target}: not a folder; choose a new one")
+    if target.exists() and any(not p.name.startswith(_TEMPORARY) for p in target.iterdir()):
+        raise OptionError(f"{target}: the folder is not empty; choose a new one")
+    old, cpu = _Source.open(source), torch.device("cpu")
+    with _replaced(target) as new:
+        _write_settings(new, old.model.config, old.dtype, source)
+        _write_weights(
+            new,
+            old.model,
+            old.dtype,
+            lambda name: old.parameter(name, cpu, old.dtype, verify=True),
+            shard,
+        )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A folder that was found whole; any of our parameters can be read from it."""
+
+    model: Janus  # on the meta device: shapes without memory
+    plan: Mapping[str, tuple[Piece, ...]]
+    stored: Mapping[str, Stored]
+    dtype: torch.dtype  # the narrowest that holds all of the weights
+
+    @classmethod
+    def open(cls, folder: Path) -> "_Source":
+        """Read config.json and all headers; raise CheckpointError unless they fit together."""
+        config, layout = _config(folder)
+        stored: dict[str, Stored] = {}
+        for path in weight_files(folder):
+            found = stored_tensors(path)
+            if twice := sorted(stored.keys() & found):
+                raise CheckpointError(
+                    f"{path}: {stored[twice[0]].file.name} holds {some(twice)} too; "
+                    "download the files again"
+                )
+            stored |= found
+        with torch.device("meta"):
+            model = Janus(config)
+        plan = pieces(model, layout)
+        wanted = {piece.name: piece for parts in plan.values() for piece in parts}
+        _check(folder, wanted, stored)
+        dtypes = {DTYPES[stored[name].dtype] for name in wanted}
+        return cls(model, plan, stored, reduce(torch.promote_types, dtypes))
+
+    def parameter(
+        self, name: str, device: torch.device, dtype: torch.dtype, verify: bool
+    ) -> Tensor:
+        """One of our parameters: its pieces, read into a tensor that is made once."""
+        tensor = torch.empty(self.model.get_parameter(name).shape, device=device, dtype=dtype)
+        for piece in self.plan[name]:
+            rows = tensor[piece.rows]
+            stored = self.stored[piece.name]
+            rows.copy_(stored.read().reshape(rows.shape))
+            # One pass over the numbers; a sum may also overflow, so what it says is confirmed.
+            if verify and not rows.sum().isfinite() and not rows.isfinite().all():
+                raise CheckpointError(
+                    f"{stored.file}: '{piece.name}' holds NaN or infinite numbers as {dtype}; "
+                    "download it again"
+                )
+        return tensor
+
+
+def _config(folder: Path) -> tuple[JanusConfig, str]:
+    """The shapes of a folder's model, and its layout."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; a model folder needs its config.json")
+    data = read_json(path)
+    try:
+        return JanusConfig.from_dict(data), data["model_type"]
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}/{error}") from error
+
+
+def _check(folder: Path, wanted: Mapping[str, Piece], stored: Mapping[str, Stored]) -> None:
+    """Raise CheckpointError unless the files hold exactly what the model wants."""
+    if missing := [name for name in wanted if name not in stored]:
+        raise CheckpointError(
+            f"{folder}: the weights lack {some(missing)}; do they belong to this config.json?"
+        )
+    if odd := [name for name in stored if name not in wanted and not is_leftover(name)]:
+        raise CheckpointError(
+            f"{stored[odd[0]].file}: the model has no place for {some(odd)}; "
+            "do the weights belong to this config.json?"
+        )
+    for name, piece in wanted.items():
+        found = stored[name]
+        if found.shape != piece.shape:
+            raise CheckpointError(
+                f"{found.file}: '{name}' has the shape {list(found.shape)}, but config.json wants "
+                f"{list(piece.shape)}; do the weights belong to it?"
+            )
+        if found.dtype not in DTYPES:
+            raise CheckpointError(
+                f"{found.file}: '{name}' is {found.dtype}, not one of {', '.join(DTYPES)}; "
+                "quantized weights cannot be loaded"
+            )
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A new folder; when all is written, its files take the place of a model in folder.
+
+    config.json goes first and comes last, so that a folder which has one holds a whole model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path)
+    with TemporaryDirectory(dir=folder, prefix=_TEMPORARY) as temporary:
+        new = Path(temporary)
+        yield new
+        (folder / "config.json").unlink(missing_ok=True)
+        for name in WEIGHTS:
+            stem, _, suffix = name.partition(".")
+            parts = folder.glob(f"{stem}-*-of-*.{suffix}")
+            for old in (folder / name, folder / (name + INDEX), *parts):
+                old.unlink(missing_ok=True)
+        for path in sorted(new.iterdir(), key=lambda path: path.name == "config.json"):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.replace(folder / path.name)
+
+
+def _write_weights(
+    new: Path, model: Janus, dtype: torch.dtype, parameter: Callable[[str], Tensor], shard: int
+) -> None:
+    """Write every parameter, under its published names and as dtype, in files of about shard."""
+    plan = pieces(model, HUGGING_FACE)
+    files: list[list[str]] = [[]]
+    size = total = 0
+    for name in plan:
+        more = model.get_parameter(name).numel() * dtype.itemsize
+        if files[-1] and size + more > shard:
+            files.append([])
+            size = 0
+        files[-1].append(name)
+        size += more
+        total += more
+    weight_map: dict[str, str] = {}
+    stem, _, suffix = WEIGHTS[0].partition(".")
+    for number, names in enumerate(files, 1):
+        part = f"{stem}-{number:05}-of-{len(files):05}.{suffix}" if len(files) > 1 else WEIGHTS[0]
+        tensors: dict[str, Tensor] = {}
+        for name in names:
+            tensor = parameter(name).to(dtype).contiguous()
+            tensors |= {piece.name: tensor[piece.rows] for piece in plan[name]}
+        save_file(tensors, new / part, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(tensors, part)
+    if len(files) > 1:
+        _write_json(
+            new / (WEIGHTS[0] + INDEX),
+            {"metadata": {"total_size": total}, "weight_map": weight_map},
+        )
+
+
+def _write_settings(
+    new: Path, config: JanusConfig, dtype: torch.dtype, tokenizer_folder: Path
+) -> None:
+    """Write all but the weights, as transformers' classes for Janus read it."""
+    tokenizer = Tokenizer.from_folder(tokenizer_folder, config.language.vocab_size)
+    for name in (
+        "tokenizer.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+        "chat_template.json",
+    ):
+        if (tokenizer_folder / name).is_file():
+            shutil.copyfile(tokenizer_folder / name, new / name)
+    path = tokenizer_folder / "tokenizer_config.json"
+    known = read_json(path) if path.is_file() else {}
+    defaults = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BOS,
+        "eos_token": EOS,
+        "pad_token": PAD,  # null in Janus-Pro's own file
+        "padding_side": "left",
+    }
+    images = {"image_token": IMAGE, "boi_token": BEGIN_IMAGE, "eoi_token": END_IMAGE}
+    _write_json(
+        new / "tokenizer_config.json",
+        defaults
+        | {key: value for key, value in known.items() if value is not None}
+        | images
+        | {"processor_class": "JanusProcessor"},
+    )
+    side = config.vision.image_size
+    _write_json(
+        new / "preprocessor_config.json",
+        {
+            "image_processor_type": "JanusImageProcessor",
+            "processor_class": "JanusProcessor",
+            "do_resize": True,
+            "size": {"height": side, "width": side},
+            "min_size": 14,
+            "resample": 3,  # bicubic
+            "do_pad": True,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+        },
+    )
+    _write_json(
+        new / "processor_config.json",
+        {
+            "processor_class": "JanusProcessor",
+            "num_image_tokens": config.vision.tokens,
+            "use_default_system_prompt": True,
+        },
+    )
+    _write_json(
+        new / "generation_config.json",
+        {
+            "bos_token_id": tokenizer.bos,
+            "eos_token_id": tokenizer.eos,
+            "pad_token_id": tokenizer.pad,
+            "guidance_scale": 5,
+            "generation_kwargs": {"boi_token_id": tokenizer.begin_image},
+        },
+    )
+    name = str(dtype).removeprefix("torch.")
+    _write_json(new / "config.json", config.to_dict(image_token_id=tokenizer.image, dtype=name))
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,120 @@
+"""The two loops' view of a model: rows of ids become a filled cache, then one position at a time.
+
+CodeDrawer answers what generation/sampling.py asks; write_text is the loop for answers.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from janus_kit.errors import GenerationError
+from janus_kit.generation.sampling import SamplingOptions, choose
+from janus_kit.model import SPAN, Cache, Janus
+from janus_kit.prompts import pad_left
+
+__all__ = ["CodeDrawer", "write_text"]
+
+
+def _slots(count: int) -> int:
+    """count, rounded up to whole spans."""
+    return -(-count // SPAN) * SPAN
+
+
+class Decoder:
+    """A cache of left-padded rows that grows by one position a step."""
+
+    def __init__(self, model: Janus, rows: Sequence[Sequence[int]], pad: int, room: int) -> None:
+        inputs = pad_left(rows, pad)
+        self.model = model
+        self.tokens = inputs.tokens.to(model.device)
+        self.mask = inputs.mask.to(model.device)
+        self.filled = self.tokens.shape[1]
+        self.position = torch.tensor([self.filled], device=model.device)
+        self.cache = Cache.empty(
+            model.config.language, self.mask, _slots(self.filled + room), model.dtype
+        )
+
+    def read(self, embeds: Tensor) -> Tensor:
+        """Fill the cache from whole rows: [b, t, d] -> the last hidden states [b, d]."""
+        return self.model.language(embeds, self.mask, self.cache)[:, -1]  # type: ignore[no-any-return]
+
+    def step(self, embeds: Tensor) -> Tensor:
+        """Read one position: [b, d] -> [b, d]."""
+        self.filled += 1
+        hidden = self.model.language.step(
+            embeds[:, None], self.cache, self.position, _slots(self.filled)
+        )
+        self.position += 1
+        return hidden
+
+
+class CodeDrawer:
+    """A Janus that draws: the CodeModel of sampling.py.
+
+    conditional: drawing ids of each picture; unconditional: what guidance pushes away from, None
+    without guidance. Equal rows are read once and their cache is copied.
+    """
+
+    def __init__(
+        self,
+        model: Janus,
+        table: Tensor,
+        pad: int,
+        conditional: Sequence[Sequence[int]],
+        unconditional: Sequence[Sequence[int]] | None,
+    ) -> None:
+        rows = [tuple(row) for row in (*conditional, *(unconditional or ()))]
+        unique = list(dict.fromkeys(rows))
+        self.order = torch.tensor([unique.index(row) for row in rows], device=model.device)
+        self.copies = 1 if unconditional is None else 2
+        self.table = table  # embeds of every code [codebook_size, d]
+        self.model = model
+        self.decoder = Decoder(model, unique, pad, model.config.codes)
+
+    def start(self) -> Tensor:
+        decoder = self.decoder
+        hidden = decoder.read(self.model.language.embed(decoder.tokens))
+        if len(self.order) > len(hidden) or bool((self.order.diff() != 1).any()):
+            decoder.cache = decoder.cache.pick(self.order)
+        return self.model.code_head(hidden[self.order])  # type: ignore[no-any-return]
+
+    def step(self, codes: Tensor) -> Tensor:
+        embeds = self.table[codes].repeat(self.copies, 1)
+        return self.model.code_head(self.decoder.step(embeds))  # type: ignore[no-any-return]
+
+
+def write_text(
+    model: Janus,
+    rows: Sequence[Sequence[int]],
+    features: Sequence[Tensor],
+    *,
+    pad: int,
+    eos: int,
+    image: int,
+    noise: Tensor,
+    options: SamplingOptions,
+) -> Iterator[Tensor]:
+    """Answer each row of ids: yields int64 [b] a step, eos for rows that have ended.
+
+    features: [576, d] for every picture, in the order of the rows. noise: float64 [b, steps] in
+    [0, 1), one stream a row; its width is the longest answer. Ends when all rows have. Raises
+    GenerationError when the logits are not finite.
+    """
+    decoder = Decoder(model, rows, pad, noise.shape[1])
+    hidden = decoder.read(model.embed(decoder.tokens, image, features))
+    ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
+    for place in range(noise.shape[1]):
+        logits = model.text_head(hidden).float()
+        if not logits.isfinite().all():
+            raise GenerationError(
+                f"the model's logits became NaN or infinite at token {place + 1} of the answer; "
+                "are the weights damaged, or is the dtype too narrow (try float32)?"
+            )
+        tokens = choose(logits, noise[:, place], options).masked_fill(ended, eos)
+        ended = ended | (tokens == eos)
+        yield tokens
+        if bool(ended.all()):
+            return
+        if place + 1 < noise.shape[1]:
+            hidden = decoder.step(model.language.embed(tokens))

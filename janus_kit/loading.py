@@ -1,0 +1,118 @@
+"""Where a model is and where it goes: ids and folders, devices and dtypes."""
+
+import os
+from functools import cache
+from importlib import metadata, resources
+from pathlib import Path
+
+import torch
+
+from janus_kit.errors import CheckpointError, DeviceError
+
+__all__ = ["EMBEDDED", "device_of", "dtype_of", "find", "version"]
+
+EMBEDDED = "janus-kit-embedded"
+
+_DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+
+
+@cache
+def version() -> str:
+    """The version of janus_kit."""
+    return metadata.version("janus-kit")
+
+
+def find(
+    id_or_folder: str | os.PathLike[str] | None,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    token: str | None = None,
+) -> tuple[Path, str]:
+    """The folder of a model and its name; a hub id is downloaded first.
+
+    Raises CheckpointError when there is neither such a folder nor such an id.
+    """
+    if id_or_folder is None:
+        return Path(str(resources.files("janus_kit.weights"))), EMBEDDED
+    text = os.fspath(id_or_folder)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return folder, folder.resolve().name
+    is_id = text.count("/") <= 1 and not text.startswith((".", "/", "~")) and "\\" not in text
+    if not is_id or folder.exists() or isinstance(id_or_folder, os.PathLike) or "/" not in text:
+        raise CheckpointError(
+            f"{text}: no such folder; give a model's folder or a hub id such as "
+            "deepseek-community/Janus-Pro-1B"
+        )
+    return _download(text, revision, local_files_only, token), text
+
+
+def _download(repository: str, revision: str | None, local: bool, token: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    def fetch(*patterns: str) -> Path:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                local_files_only=local,
+                token=token,
+                allow_patterns=["*.json", *patterns],
+            )
+        )
+
+    try:
+        folder = fetch("*.safetensors")
+        # deepseek-ai's own Janus-Pro repositories hold .bin files only.
+        return folder if any(folder.glob("*.safetensors")) else fetch("*.bin")
+    except HFValidationError as error:
+        raise CheckpointError(f"{repository}: neither a folder nor a hub id ({error})") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{repository}: no such folder, and it could not be fetched from the hub ({reason}); "
+            "check the id and the network, or set HF_HUB_OFFLINE=1 to use only what is cached"
+        ) from error
+
+
+def device_of(device: str | torch.device) -> torch.device:
+    """A device that is there; "auto" takes CUDA, then MPS, then the CPU. Raises DeviceError."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(
+            f"device must be auto, cpu, cuda, cuda:N or mps, not {device!r}"
+        ) from error
+    there = {
+        "cpu": True,
+        "meta": False,
+        "cuda": torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(found.type, False):
+        raise DeviceError(f"device {device!s} is not there on this machine; try auto or cpu")
+    return found
+
+
+def dtype_of(dtype: str | torch.dtype, device: torch.device) -> torch.dtype | None:
+    """A dtype by name; None means that of the weights. Raises DeviceError."""
+    if dtype == "auto":
+        # Half precision on a CPU is slow or coarse; elsewhere the published dtype is right.
+        return torch.float32 if device.type == "cpu" else None
+    found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in _DTYPES.values():
+        raise DeviceError(f"dtype must be auto, float32, bfloat16 or float16, not {dtype!s}")
+    return found

@@ -1,0 +1,290 @@
+"""Janus: a Llama-style decoder that reads text, features and codes, and writes text or codes.
+
+Follows deepseek-ai/Janus (modeling_vlm.py) and Touvron et al., "LLaMA" (2023): no biases in the
+decoder, RMSNorm, rotary positions, gated SiLU; separate heads for text and for image codes.
+Parameter names are ours; checkpoint.py maps the published ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from janus_kit.config import JanusConfig, LanguageConfig
+from janus_kit.generation.vq import VQTokenizer
+from janus_kit.vision.encoder import Projector, VisionEncoder
+
+__all__ = ["Batch", "Cache", "Janus", "Language", "Loss"]
+
+IGNORE = -100  # a label that no loss counts
+SPAN = 64  # attention reads the cache up to the next multiple of this, so that shapes recur
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of every layer, preallocated; all methods leave shapes fixed.
+
+    keys, values: [layers, b, kv_heads, slots, head_dim]; slot i of row r counts when used[r, i].
+    """
+
+    keys: Tensor
+    values: Tensor
+    used: Tensor  # bool [b, slots]: False marks batch padding
+    padding: Tensor  # int64 [b]: slots of batch padding at the start of a row
+
+    @classmethod
+    def empty(cls, config: LanguageConfig, mask: Tensor, slots: int, dtype: torch.dtype) -> "Cache":
+        """Room for slots positions of len(mask) rows; mask bool [b, t] says which of the t are real."""
+        rows, t = mask.shape
+        shape = (config.layers, rows, config.kv_heads, slots, config.head_dim)
+        used = torch.ones(rows, slots, dtype=torch.bool, device=mask.device)
+        used[:, :t] = mask
+        return cls(
+            torch.zeros(shape, dtype=dtype, device=mask.device),
+            torch.zeros(shape, dtype=dtype, device=mask.device),
+            used,
+            (~mask).sum(1),
+        )
+
+    @property
+    def slots(self) -> int:
+        return self.keys.shape[3]
+
+    def pick(self, rows: Tensor) -> "Cache":
+        """The cache of the given rows (int64 [b]), repeated where rows repeat."""
+        return Cache(self.keys[:, rows], self.values[:, rows], self.used[rows], self.padding[rows])
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (Su et al., "RoFormer", 2021), halves layout: [b, heads, t, head_dim]."""
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), -1)
+    return x * cos + turned * sin
+
+
+class Attention(nn.Module):
+    """Causal self-attention with fused q, k, v and shared key-value heads."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        wide = (config.heads + 2 * config.kv_heads) * config.head_dim
+        self.qkv = nn.Linear(config.hidden, wide, bias=False)
+        self.out = nn.Linear(config.heads * config.head_dim, config.hidden, bias=False)
+
+    def split(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[b, t, d] -> q [b, heads, t, head_dim], k and v [b, kv_heads, t, head_dim], rotated."""
+        b, t, _ = x.shape
+        heads, shared = self.config.heads, self.config.kv_heads
+        qkv = self.qkv(x).view(b, t, heads + 2 * shared, self.config.head_dim).transpose(1, 2)
+        both = rotate(qkv[:, : heads + shared], cos, sin)
+        return both[:, :heads], both[:, heads:], qkv[:, heads + shared :]
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Whole sequences: [b, t, d] -> ([b, t, d], keys, values)."""
+        q, k, v = self.split(x, cos, sin)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias, is_causal=bias is None, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        return self.out(y.transpose(1, 2).flatten(2)), k, v
+
+    def step(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        position: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
+        """One position: [b, 1, d] -> [b, 1, d]; writes slot `position` of keys and values."""
+        q, k, v = self.split(x, cos, sin)
+        keys.index_copy_(2, position, k)
+        values.index_copy_(2, position, v)
+        span = bias.shape[-1]
+        b, shared = k.shape[:2]
+        # With one query, two products read the cache faster than fused attention does on a CPU.
+        grouped = q.reshape(b, shared, -1, q.shape[-1])
+        scores = grouped @ keys[:, :, :span].transpose(2, 3) * self.config.head_dim**-0.5
+        weights = torch.softmax(scores + bias, -1, dtype=torch.float32).to(v.dtype)
+        return self.out((weights @ values[:, :, :span]).reshape(b, 1, -1))  # type: ignore[no-any-return]
+
+
+class Layer(nn.Module):
+    """One decoder block."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.RMSNorm(config.hidden, eps=config.rms_eps)
+        self.attention = Attention(config)
+        self.norm2 = nn.RMSNorm(config.hidden, eps=config.rms_eps)
+        self.gate_up = nn.Linear(config.hidden, 2 * config.intermediate, bias=False)
+        self.down = nn.Linear(config.intermediate, config.hidden, bias=False)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(self.norm2(x)).chunk(2, -1)
+        return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+
+
+class Language(nn.Module):
+    """The decoder: embeds [b, t, d] -> hidden states [b, t, d], after the final norm."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.hidden)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.hidden, eps=config.rms_eps)
+
+    def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Angles of int64 positions [b, t] -> cos and sin [b, 1, t, head_dim]."""
+        size = self.config.head_dim
+        steps = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size
+        angles = positions[:, None, :, None].float() * (self.config.rope_theta**-steps)
+        angles = torch.cat((angles, angles), -1)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def forward(
+        self, embeds: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """Read whole rows: embeds [b, t, d], mask bool [b, t] (None: all real) -> [b, t, d].
+
+        Batch padding is on the left or the right; with a cache it must be on the left, and the
+        first t slots are filled. Rows of padding come out as numbers without meaning, never NaN.
+        """
+        b, t, _ = embeds.shape
+        if mask is None or bool(mask.all()):
+            positions = torch.arange(t, device=embeds.device).expand(b, t)
+            bias = None
+        else:
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            seen = torch.ones(t, t, dtype=torch.bool, device=embeds.device).tril()
+            own = torch.eye(t, dtype=torch.bool, device=embeds.device)
+            bias = ((seen & mask[:, None, :]) | own)[:, None]
+        cos, sin = self.rotary(positions, embeds.dtype)
+        x = embeds
+        for i, layer in enumerate(self.layers):
+            y, keys, values = layer.attention(layer.norm1(x), cos, sin, bias)
+            if cache is not None:
+                cache.keys[i, :, :, :t] = keys
+                cache.values[i, :, :, :t] = values
+            x = x + y
+            x = x + layer.mlp(x)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def step(self, embeds: Tensor, cache: Cache, position: Tensor, span: int) -> Tensor:
+        """Read one position: embeds [b, 1, d] at slot position (int64 [1]) -> [b, d].
+
+        Only the first span slots are attended to, so span must exceed position. Nothing here
+        depends on a tensor's value from Python: a fixed span gives a fixed graph.
+        """
+        slots = torch.arange(span, device=embeds.device)
+        seen = cache.used[:, :span] & (slots <= position)
+        bias = torch.zeros(seen.shape, dtype=embeds.dtype, device=embeds.device)
+        bias = bias.masked_fill(~seen, float("-inf"))[:, None, None]
+        cos, sin = self.rotary((position - cache.padding)[:, None], embeds.dtype)
+        x = embeds
+        for i, layer in enumerate(self.layers):
+            x = x + layer.attention.step(
+                layer.norm1(x), cos, sin, cache.keys[i], cache.values[i], position, bias
+            )
+            x = x + layer.mlp(x)
+        return self.norm(x)[:, 0]  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows to learn from, padded on the right with pad tokens.
+
+    tokens: int64 [b, t]; where codes >= 0 the code is read instead, and where tokens equal
+    image_token the next feature of pixels [n, 3, 384, 384] is (row by row). text_labels and
+    code_labels: int64 [b, t], the token or code that comes next, IGNORE where none is learnt.
+    """
+
+    tokens: Tensor
+    codes: Tensor
+    text_labels: Tensor
+    code_labels: Tensor
+    pixels: Tensor | None = None
+    image_token: int = -1
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean cross-entropies in nats; total is what an optimiser minimises."""
+
+    total: Tensor
+    text: Tensor
+    code: Tensor
+
+
+class Janus(nn.Module):
+    """The whole model; every submodule reads and writes the dtype of its weights."""
+
+    def __init__(self, config: JanusConfig) -> None:
+        super().__init__()
+        self.config = config
+        d, vq = config.language.hidden, config.vq
+        self.language = Language(config.language)
+        self.text_head = nn.Linear(d, config.language.vocab_size, bias=False)
+        self.vision = VisionEncoder(config.vision)
+        self.vision_aligner = Projector(config.vision.width, d, d)
+        self.vq = VQTokenizer(vq)
+        self.code_embed = nn.Embedding(vq.codebook_size, vq.code_dim)
+        self.code_aligner = Projector(vq.code_dim, d, d)
+        self.code_head = Projector(d, d, vq.codebook_size)
+
+    @property
+    def device(self) -> torch.device:
+        return self.language.embed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.language.embed.weight.dtype
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Pixels [n, 3, 384, 384] in [-1, 1] -> what the language model reads [n, 576, d]."""
+        return self.vision_aligner(self.vision(pixels))  # type: ignore[no-any-return]
+
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """Codes [...] -> embeds [..., d]."""
+        return self.code_aligner(self.code_embed(codes))  # type: ignore[no-any-return]
+
+    def code_table(self) -> Tensor:
+        """Embeds of every code [codebook_size, d]: a pure function of the code, made once."""
+        return self.embed_codes(torch.arange(self.config.vq.codebook_size, device=self.device))
+
+    def embed(self, tokens: Tensor, image_token: int, features: Sequence[Tensor]) -> Tensor:
+        """Tokens [b, t], with features [576, d] in order where tokens are image_token -> [b, t, d]."""
+        embeds = self.language.embed(tokens)
+        if not features:
+            return embeds  # type: ignore[no-any-return]
+        filled = torch.cat(list(features)).to(embeds.dtype)
+        places = (tokens == image_token).unsqueeze(-1)
+        return embeds.masked_scatter(places, filled)  # type: ignore[no-any-return]
+
+    def loss(self, batch: Batch, *, code_weight: float = 1.0) -> Loss:
+        """Cross-entropy on answer tokens and image codes, each a mean over its own labels."""
+        features = [] if batch.pixels is None else [self.features(batch.pixels).flatten(0, 1)]
+        embeds = self.embed(batch.tokens, batch.image_token, features)
+        drawn = batch.codes >= 0
+        read = self.embed_codes(batch.codes[drawn]).to(embeds.dtype)
+        embeds = embeds.masked_scatter(drawn.unsqueeze(-1), read)
+        hidden = self.language(embeds)
+        zero = hidden.sum() * 0  # keeps every parameter in the graph for distributed training
+        losses = []
+        for labels, head in (
+            (batch.text_labels, self.text_head),
+            (batch.code_labels, self.code_head),
+        ):
+            places = labels != IGNORE
+            logits = head(hidden[places]).float()
+            found = F.cross_entropy(logits, labels[places]) if len(logits) else zero
+            losses.append(found)
+        text, code = losses
+        return Loss(text + code_weight * code, text, code)

@@ -1,0 +1,37 @@
+"""Checks of the numbers that users give, shared by all calls."""
+
+import secrets
+
+import torch
+
+from janus_kit.errors import OptionError
+
+__all__ = ["batch_rows", "first_seed", "whole"]
+
+SEEDS = 2**63  # seeds lie below this, so that seed + i stays what a torch.Generator takes
+
+
+def whole(name: str, value: object, low: int, high: int) -> int:
+    """value, if it is a whole number from low to high; else OptionError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise OptionError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+    return value
+
+
+def first_seed(seed: int | None, count: int) -> int:
+    """The seed of the first of count pictures; a random one below 2³² for None."""
+    if seed is None:
+        return secrets.randbelow(2**32)
+    return whole("seed", seed, 0, SEEDS - count)
+
+
+def batch_rows(batch_size: int | str, count: int, row_bytes: int, device: torch.device) -> int:
+    """How many of count pictures to draw at once; "auto" fits their caches into free memory."""
+    if batch_size != "auto":
+        if isinstance(batch_size, str):
+            raise OptionError(f'batch_size must be a whole number or "auto", not {batch_size!r}')
+        return whole("batch_size", batch_size, 1, 1_000_000)
+    if device.type != "cuda":
+        return min(count, 8)  # more than 8 rows gain nothing on a CPU's few cores
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(count, 64, int(free * 0.6 / row_bytes)))

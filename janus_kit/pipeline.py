@@ -1,0 +1,474 @@
+"""JanusPipeline: load a Janus model, draw pictures with it, ask it about pictures.
+
+Argument names and defaults follow diffusers where it has them; drawing and its defaults follow
+deepseek-ai/Janus (generation_inference.py), answering follows its inference.py.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+import janus_kit.config as configs
+from janus_kit import checkpoint, conversation, loading
+from janus_kit.engine import CodeDrawer, write_text
+from janus_kit.errors import OptionError, PromptError
+from janus_kit.generation.sampling import SamplingOptions, sample, uniforms
+from janus_kit.generation.vq import decode_in_chunks
+from janus_kit.metadata import Settings, save_png
+from janus_kit.model import Janus
+from janus_kit.options import batch_rows, first_seed, whole
+from janus_kit.progress import rows_bar
+from janus_kit.prompts import (
+    OLD,
+    PRO,
+    TextStream,
+    Tokenizer,
+    chat_ids,
+    drawing_ids,
+    unconditional_ids,
+)
+from janus_kit.vision import images as pictures
+
+__all__ = ["DrawingOutput", "JanusPipeline"]
+
+log = logging.getLogger(__name__)
+
+CAPTION = "Describe the image."  # what caption asks unless told otherwise
+
+Picture = Image.Image | str | os.PathLike[str]
+RowCallback = Callable[["JanusPipeline", int, int, dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class DrawingOutput:
+    """What a call has drawn; picture i has seeds[i] and settings[i].
+
+    images: PIL pictures, or by output_type "np" float32 [b, 384, 384, 3] in [0, 1], "pt" float32
+    [b, 3, 384, 384] in [0, 1], "tokens" the codes. codes: int64 [b, 576], -1 where the call was
+    stopped before.
+    """
+
+    images: Any
+    seeds: list[int]
+    codes: Tensor
+    settings: list[Settings]
+
+    def save(self, folder: str | os.PathLike[str], name: str = "{index:03}_{seed}.png") -> list[Path]:
+        """Write every picture as a PNG with its settings inside; returns the paths.
+
+        Each file appears whole or not at all. Raises OptionError unless output_type was "pil".
+        """
+        if not isinstance(self.images, list):
+            raise OptionError('save needs output_type="pil"')
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for index, (image, settings) in enumerate(zip(self.images, self.settings, strict=True)):
+            path = target / name.format(index=index, seed=settings.seed)
+            save_png(image, path, settings)
+            paths.append(path)
+        return paths
+
+
+class JanusPipeline:
+    """A Janus model with its tokenizer. Calls share nothing but the weights, so threads may."""
+
+    def __init__(self, model: Janus, tokenizer: Tokenizer, folder: Path, name: str) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.name = name
+        self.template = OLD if model.config.template == "old" else PRO
+        self.progress = True
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_folder: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        local_files_only: bool = False,
+        token: str | None = None,
+    ) -> "JanusPipeline":
+        """Load a model: a hub id, a folder, or nothing for the embedded model of the package.
+
+        Reads transformers' layout and deepseek-ai's own, safetensors or .bin. device: "auto" takes
+        CUDA, then MPS, then the CPU. dtype: "auto" is float32 on the CPU and the dtype of the
+        weights elsewhere. Raises CheckpointError for a folder that is not whole, DeviceError for a
+        device or dtype that is not there.
+        """
+        folder, name = loading.find(
+            id_or_folder, revision=revision, local_files_only=local_files_only, token=token
+        )
+        place = loading.device_of(device)
+        model, config = checkpoint.load(folder, device=place, dtype=loading.dtype_of(dtype, place))
+        tokenizer = Tokenizer.from_folder(folder, config.language.vocab_size)
+        log.info("%s on %s in %s", name, place, str(model.dtype).removeprefix("torch."))
+        return cls(model.eval().requires_grad_(False), tokenizer, folder, name)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model as a folder that from_pretrained and transformers load."""
+        checkpoint.save(self.model, Path(folder), tokenizer_folder=self.folder)
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "JanusPipeline":
+        """Move the model; returns self, as diffusers does."""
+        self.model.to(loading.device_of(device), dtype)
+        self.__dict__.pop("_table", None)
+        return self
+
+    @property
+    def config(self) -> configs.JanusConfig:
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    def set_progress_bar_config(self, *, disable: bool = False) -> None:
+        """Switch the bar of rows on or off, for all calls to come."""
+        self.progress = not disable
+
+    @cached_property
+    def model_hash(self) -> str:
+        """The first ten digits of the weights' sha256, as PNG settings carry them."""
+        return checkpoint.checksum(self.folder)[:10]
+
+    @cached_property
+    def _table(self) -> Tensor:
+        with torch.inference_mode():
+            return self.model.code_table()
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float = 5.0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: RowCallback | None = None,
+        batch_size: int | str = "auto",
+    ) -> DrawingOutput:
+        """Draw num_images_per_prompt pictures of 384×384 pixels for each prompt.
+
+        Picture i of the call, counted over all its prompts, has the random stream seed + i and does
+        not depend on batch_size or on the others; seed None takes a random one, told in .seeds. A
+        generator (CPU; a list must have one a picture) is drawn from instead. guidance_scale 1
+        switches guidance off, temperature 0 takes the likeliest code, top_k 0 and top_p 1 keep the
+        whole codebook, as published. negative_prompt stands in the unconditional row in place of
+        pads: an extension that Janus was not trained for.
+
+        callback_on_step_end(pipe, row, place, {"codes": int64 [b, place]}) is called once a row of
+        24 codes and stops the call by returning False; the unfinished part is then grey.
+
+        Raises OptionError for a value out of range, PromptError for a text that cannot be a prompt,
+        GenerationError when the weights give NaN.
+        """
+        options = SamplingOptions(
+            guidance=guidance_scale, temperature=temperature, top_k=top_k, top_p=top_p
+        )
+        if output_type not in ("pil", "np", "pt", "tokens"):
+            raise OptionError(f"output_type must be pil, np, pt or tokens, not {output_type!r}")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        copies = whole("num_images_per_prompt", num_images_per_prompt, 1, 100_000)
+        rows = self._drawing_rows(prompts, negative_prompt, copies, options)
+        noise, seeds = self._noise(len(rows), seed, generator)
+        size = batch_rows(batch_size, len(rows), self._picture_bytes(rows), self.device)
+        with rows_bar(len(rows), self.config.side, self.progress) as advance:
+            parts = []
+            for start in range(0, len(rows), size):
+                chunk = slice(start, start + size)
+                part = self._draw(rows[chunk], noise[chunk], options, callback_on_step_end, advance)
+                missing = self.config.codes - part.shape[1]
+                parts.append(F.pad(part, (0, missing), value=-1))
+                if missing:
+                    break
+        codes = torch.cat(parts)
+        settings = [
+            Settings(
+                prompt=prompts[i // copies],
+                negative_prompt=self._negatives(prompts, negative_prompt)[i // copies] or "",
+                seed=seeds[i],
+                guidance_scale=float(guidance_scale),
+                temperature=float(temperature),
+                top_k=top_k,
+                top_p=float(top_p),
+                size=(self.config.vision.image_size, self.config.vision.image_size),
+                model=self.name,
+                model_hash=self.model_hash,
+                dtype=str(self.dtype).removeprefix("torch."),
+                device=self.device.type,
+                torch_version=torch.__version__,
+                version=loading.version(),
+            )
+            for i in range(len(codes))
+        ]
+        return DrawingOutput(self.decode(codes, output_type), seeds[: len(codes)], codes, settings)
+
+    def _negatives(
+        self, prompts: Sequence[str], negative: str | Sequence[str] | None
+    ) -> list[str | None]:
+        if negative is None or isinstance(negative, str):
+            return [negative] * len(prompts)
+        if len(negative) != len(prompts):
+            raise OptionError(
+                f"there are {len(negative)} negative prompts for {len(prompts)} prompts"
+            )
+        return list(negative)
+
+    def _drawing_rows(
+        self,
+        prompts: Sequence[str],
+        negative: str | Sequence[str] | None,
+        copies: int,
+        options: SamplingOptions,
+    ) -> list[tuple[list[int], list[int]]]:
+        """The conditional and unconditional ids of every picture."""
+        if not prompts:
+            raise PromptError("there is no prompt to draw; give at least one")
+        rows = []
+        for text, against in zip(prompts, self._negatives(prompts, negative), strict=True):
+            ids = drawing_ids(self.tokenizer, self.template, text)
+            other = drawing_ids(self.tokenizer, self.template, against) if against else None
+            self._check_room(len(ids), self.config.codes)
+            rows += [(ids, unconditional_ids(ids, self.tokenizer, other))] * copies
+        return rows
+
+    def _check_room(self, read: int, written: int) -> None:
+        limit = self.config.language.max_positions
+        if read + written > limit:
+            raise PromptError(
+                f"the text and pictures take {read} tokens and the answer {written}, but the model "
+                f"reads {limit} at most; shorten the one or the other"
+            )
+
+    def _noise(
+        self,
+        count: int,
+        seed: int | None,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+    ) -> tuple[Tensor, list[int]]:
+        if generator is None:
+            first = first_seed(seed, count)
+            seeds = [first + i for i in range(count)]
+            return uniforms(seeds, self.config.codes), seeds
+        if seed is not None:
+            raise OptionError("give a seed or a generator, not both")
+        one = isinstance(generator, torch.Generator)
+        sources = [generator] * count if one else list(generator)  # type: ignore[arg-type]
+        if len(sources) != count:
+            raise OptionError(f"there are {len(sources)} generators for {count} pictures")
+        rows = [
+            torch.rand(self.config.codes, generator=g, dtype=torch.float64, device=g.device)  # type: ignore[union-attr]
+            for g in sources
+        ]
+        return torch.stack([row.cpu() for row in rows]), [g.initial_seed() for g in sources]  # type: ignore[union-attr]
+
+    def _picture_bytes(self, rows: Sequence[tuple[list[int], list[int]]]) -> int:
+        """Cache of one picture: two rows of keys and values."""
+        language = self.config.language
+        slots = max(max(map(len, pair)) for pair in rows) + self.config.codes
+        width = 2 * language.layers * language.kv_heads * language.head_dim
+        return 2 * slots * width * self.dtype.itemsize
+
+    def _draw(
+        self,
+        rows: Sequence[tuple[list[int], list[int]]],
+        noise: Tensor,
+        options: SamplingOptions,
+        callback: RowCallback | None,
+        advance: Callable[[int], None],
+    ) -> Tensor:
+        guided = options.guidance != 1
+        drawer = CodeDrawer(
+            self.model,
+            self._table,
+            self.tokenizer.pad,
+            [conditional for conditional, _ in rows],
+            [unconditional for _, unconditional in rows] if guided else None,
+        )
+
+        def on_row(codes: Tensor) -> bool:
+            advance(len(rows))
+            if callback is None:
+                return True
+            place = codes.shape[1]
+            row = place // self.config.side - 1
+            return callback(self, row, place, {"codes": codes}) is not False
+
+        return sample(drawer, noise.to(self.device), options, on_row)
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor, output_type: str = "pil", *, chunk: int = 4) -> Any:
+        """Codes int64 [b, k], k up to 576 in raster order -> pictures; what is not there is grey.
+
+        Codes may also be -1, for not there. Decoded chunk at a time, so that memory does not grow
+        with b; for output_type see DrawingOutput. Raises OptionError for codes outside the codebook
+        or of another shape.
+        """
+        config = self.config
+        if codes.dim() != 2 or not 1 <= codes.shape[1] <= config.codes or not len(codes):
+            raise OptionError(
+                f"codes must be [b, 1 to {config.codes}] and not empty, not {list(codes.shape)}"
+            )
+        low, high = int(codes.min()), int(codes.max())
+        if low < -1 or high >= config.vq.codebook_size:
+            raise OptionError(
+                f"codes must lie in 0 to {config.vq.codebook_size - 1}, not {low} to {high}"
+            )
+        if output_type == "tokens":
+            return codes
+        full = F.pad(codes, (0, config.codes - codes.shape[1]), value=-1).to(self.device)
+        known = full >= 0
+        # Decoding needs a whole picture: the last code drawn fills the rest, which is then hidden.
+        last = full.gather(1, (known.sum(1, keepdim=True) - 1).clamp(min=0)).clamp(min=0)
+        pixels = decode_in_chunks(self.model.vq, torch.where(known, full, last), chunk).float().cpu()
+        hidden = ~known.view(-1, 1, config.side, config.side).cpu()
+        hidden = hidden.repeat_interleave(config.vq.stride, 2)
+        pixels = pixels.masked_fill(hidden.repeat_interleave(config.vq.stride, 3), 0.0)
+        if output_type == "pil":
+            return pictures.to_pil(pixels)
+        scaled = ((pixels + 1) / 2).clamp(0, 1)
+        return scaled if output_type == "pt" else scaled.permute(0, 2, 3, 1).numpy()
+
+    @torch.inference_mode()
+    def encode(self, images: Picture | Sequence[Picture]) -> Tensor:
+        """Pictures as the drawing side sees them: codes int64 [b, 576]; the sides are cropped."""
+        loaded = [pictures.load(image) for image in _list(images)]
+        pixels = torch.stack([pictures.to_square(i, self.config.vision.image_size) for i in loaded])
+        return torch.cat([self.model.vq.encode(part.to(self.device)) for part in pixels.split(4)])
+
+    @overload
+    def ask(self, images: Picture, question: str, **options: Any) -> str: ...
+    @overload
+    def ask(self, images: Sequence[Picture], question: str, **options: Any) -> list[str]: ...
+    def ask(self, images: Any, question: str, **options: Any) -> Any:
+        """Answer one question about each picture (PIL or path); a list gives a list.
+
+        Options are those of chat, without stream. A batch answers what single calls answer.
+        """
+        messages = [
+            [{"role": "user", "images": [image], "content": question}] for image in _list(images)
+        ]
+        if options.pop("stream", False):
+            raise OptionError("stream=True is for one conversation; use chat")
+        answers = self.answer(messages, **options)
+        return answers[0] if conversation.is_picture(images) else answers
+
+    def caption(self, images: Any, question: str = CAPTION, **options: Any) -> Any:
+        """Describe a picture, or each of a list; see ask."""
+        return self.ask(images, question, **options)
+
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], *, stream: bool = False, **options: Any
+    ) -> Any:
+        """Go on with a conversation: the answer as text, or with stream=True an iterator of pieces.
+
+        messages: {"role": "user" | "assistant", "content": text or transformers-style parts,
+        "images": pictures}, taking turns. Options: max_new_tokens, temperature (0 is greedy), top_p,
+        seed. Raises PromptError, ImageError or OptionError for what cannot be used.
+        """
+        if stream:
+            return self._stream(messages, **options)
+        return self.answer([messages], **options)[0]
+
+    def answer(
+        self,
+        conversations: Sequence[Sequence[Mapping[str, Any]]],
+        *,
+        batch_size: int | str = "auto",
+        **options: Any,
+    ) -> list[str]:
+        """The next answer of every conversation, in batches."""
+        answers: list[str] = []
+        size = 8 if batch_size == "auto" else whole("batch_size", batch_size, 1, 1_000_000)
+        for start in range(0, len(conversations), size):
+            part = conversations[start : start + size]
+            columns = list(self._tokens(part, **options))
+            for row in torch.stack(columns, 1).tolist() if columns else [[] for _ in part]:
+                ids = row[: row.index(self.tokenizer.eos)] if self.tokenizer.eos in row else row
+                answers.append(self.tokenizer.decode(ids).strip())
+        return answers
+
+    def _stream(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]:
+        text = TextStream(self.tokenizer)
+        started = False
+        for token in self._tokens([messages], **options):
+            if int(token) == self.tokenizer.eos:
+                break
+            piece = text.put(int(token))
+            piece = piece if started else piece.lstrip()
+            started = started or bool(piece)
+            if piece:
+                yield piece
+        if rest := text.end():
+            yield rest
+
+    def _tokens(
+        self,
+        conversations: Sequence[Sequence[Mapping[str, Any]]],
+        *,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> Iterator[Tensor]:
+        """The steps of write_text for a batch of conversations."""
+        options = SamplingOptions(guidance=1.0, temperature=temperature, top_p=top_p)
+        limit = self.config.language.max_positions
+        steps = whole("max_new_tokens", max_new_tokens, 1, limit)
+        rows, shown = [], []
+        for messages in conversations:
+            turns, found = conversation.read(messages)
+            rows.append(chat_ids(self.tokenizer, self.template, turns, self.config.vision.tokens))
+            self._check_room(len(rows[-1]), steps)
+            shown += [pictures.load(image) for image in found]
+        first = first_seed(seed, 1)
+        noise = uniforms([first] * len(rows), steps).to(self.device)
+        with torch.inference_mode():
+            size = self.config.vision.image_size
+            pixels = [pictures.to_pixels(image, size) for image in shown]
+            features = self.model.features(torch.stack(pixels).to(self.device)) if pixels else ()
+            steps_of = write_text(
+                self.model,
+                rows,
+                list(features),
+                pad=self.tokenizer.pad,
+                eos=self.tokenizer.eos,
+                image=self.tokenizer.image,
+                noise=noise,
+                options=options,
+            )
+        while True:
+            with torch.inference_mode():
+                token = next(steps_of, None)
+            if token is None:
+                return
+            yield token
+
+
+def _list(images: Any) -> list[Any]:
+    return [images] if conversation.is_picture(images) else list(images)
+

@@ -1,0 +1,1 @@
+"""The embedded model: config.json, tokenizer.json and model.safetensors."""

@@ -1,0 +1,173 @@
+"""A tiny Janus in every form that tests need; made here, from seeds, never downloaded."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from janus_kit.config import JanusConfig, LanguageConfig, VisionConfig, VQConfig
+from janus_kit.training.tokenizer import train_tokenizer
+
+TEXTS = ["a red cat sits on a blue mat", "what colour is the cat?", "two green dogs and 3 birds"]
+
+
+def tiny_config(**changes: Any) -> JanusConfig:
+    """16 codes a picture of 64 px; sizes are unequal wherever equal ones could hide a mistake."""
+    config = JanusConfig(
+        language=LanguageConfig(
+            hidden=32,
+            layers=2,
+            heads=4,
+            kv_heads=2,
+            head_dim=8,
+            intermediate=80,
+            vocab_size=320,
+            max_positions=256,
+        ),
+        vision=VisionConfig(
+            image_size=64, patch_size=16, width=48, layers=2, heads=3, intermediate=96
+        ),
+        vq=VQConfig(
+            codebook_size=64,
+            code_dim=8,
+            latent_channels=32,
+            base_channels=32,
+            channel_multiplier=(1, 1, 1, 1, 2),
+            res_blocks=1,
+        ),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def hf_model(seed: int = 0, config: JanusConfig | None = None, image_token_id: int = 300) -> Any:
+    """transformers' Janus with random weights; no norm is 1 and no bias 0, so that each counts."""
+    from transformers import JanusConfig as HFConfig
+    from transformers import JanusForConditionalGeneration
+
+    settings = (config or tiny_config()).to_dict(image_token_id=image_token_id, dtype="float32")
+    model = JanusForConditionalGeneration(HFConfig(**settings)).eval()
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=draw)
+            if weight.dim() > 1:
+                spread = 1.0 if "embed" in name else weight[0].numel() ** -0.5
+                weight.copy_(noise * spread)
+            else:
+                weight.copy_(noise * 0.2 + (1.0 if "norm" in name and "weight" in name else 0.0))
+        book = model.model.vqmodel.quantize.embedding.weight
+        book.copy_(torch.nn.functional.normalize(book, dim=-1))
+    return model
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer of some 280 ids, and nothing else."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(TEXTS * 4, 300, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hf_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
+    """The tiny model as transformers saves it, with a tokenizer. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("model")
+    ids = json.loads((tokenizer_folder / "tokenizer.json").read_text())["added_tokens"]
+    image = next(entry["id"] for entry in ids if entry["content"] == "<image_placeholder>")
+    hf_model(image_token_id=image).save_pretrained(folder)
+    for path in tokenizer_folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+# transformers' names → deepseek-ai's, written down apart from janus_kit/names.py to check it.
+_ORIGINAL_NAMES = [
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+    (
+        r"^model\.vision_model\.embeddings\.patch_embedding",
+        "vision_model.vision_tower.patch_embed.proj",
+    ),
+    (
+        r"^model\.vision_model\.embeddings\.position_embedding\.weight",
+        "vision_model.vision_tower.pos_embed",
+    ),
+    (r"^model\.vision_model\.post_layernorm", "vision_model.vision_tower.norm"),
+    (r"^model\.vision_model\.encoder\.layers\.", "vision_model.vision_tower.blocks."),
+    (r"\.layer_norm([12])\.", r".norm\1."),
+    (r"\.self_attn\.projection_layer\.", ".attn.proj."),
+    (r"^model\.aligner\.fc1", "aligner.layers.0"),
+    (r"^model\.aligner\.hidden_layers\.0", "aligner.layers.2"),
+    (r"^model\.generation_aligner\.fc1", "gen_aligner.layers.0"),
+    (r"^model\.generation_aligner\.hidden_layers\.0", "gen_aligner.layers.2"),
+    (r"^model\.generation_embeddings", "gen_embed"),
+    (r"^model\.generation_head\.proj_out", "gen_head.output_mlp_projector"),
+    (r"^model\.generation_head\.vision_head", "gen_head.vision_head"),
+    (r"^model\.vqmodel\.", "gen_vision_model."),
+    (r"coder\.(?:down|up)\.(\d+)\.block\.", r"coder.conv_blocks.\1.res."),
+    (r"coder\.(?:down|up)\.", "coder.conv_blocks."),
+    (r"\.mid\.block_1\.", ".mid.0."),
+    (r"\.mid\.attn_1\.", ".mid.1."),
+    (r"\.mid\.block_2\.", ".mid.2."),
+]
+
+
+def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights with deepseek-ai's names and shapes, and what its files hold besides."""
+    state = dict(state)
+    for name in [name for name in state if "vision_model" in name and "q_proj" in name]:
+        three = [state.pop(name.replace("q_proj", part)) for part in ("q_proj", "k_proj", "v_proj")]
+        state[name.replace("self_attn.q_proj", "attn.qkv")] = torch.cat(three)
+    found = {}
+    for name, tensor in state.items():
+        for pattern, replacement in _ORIGINAL_NAMES:
+            name = re.sub(pattern, replacement, name)
+        found[name] = tensor[None] if name.endswith("pos_embed") else tensor
+    found["vision_model.vision_tower.attn_pool.latent"] = torch.zeros(1, 1, 48)
+    found["vision_model.vision_tower.attn_pool.mlp.fc1.weight"] = torch.zeros(96, 48)
+    found["gen_vision_model.quantize.codebook_used"] = torch.zeros(65_536)
+    found["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.zeros(4)
+    return found
+
+
+def original_config(hidden: int = 2048, **language: Any) -> dict[str, Any]:
+    """config.json as deepseek-ai publishes it; the keywords are what language_config states."""
+    return {
+        "model_type": "multi_modality",
+        "architectures": ["MultiModalityCausalLM"],
+        "torch_dtype": "bfloat16",
+        "aligner_config": {
+            "cls": "MlpProjector",
+            "params": {
+                "depth": 2,
+                "input_dim": 1024,
+                "n_embed": hidden,
+                "projector_type": "mlp_gelu",
+            },
+        },
+        "gen_aligner_config": {
+            "cls": "MlpProjector",
+            "params": {"depth": 2, "input_dim": 8, "n_embed": hidden, "projector_type": "mlp_gelu"},
+        },
+        "gen_head_config": {
+            "cls": "vision_head",
+            "params": {"image_token_embed": hidden, "image_token_size": 16384, "n_embed": hidden},
+        },
+        "gen_vision_config": {"cls": "VQ-16", "params": {"image_token_size": 16384, "n_embed": 8}},
+        "vision_config": {
+            "cls": "CLIPVisionTower",
+            "params": {
+                "image_size": 384,
+                "model_name": "siglip_large_patch16_384",
+                "select_feature": "same",
+                "select_layer": -1,
+            },
+        },
+        "language_config": {"model_type": "llama", "vocab_size": 102400, **language},
+    }
