@@ -368,7 +368,7 @@ PRESETS: Mapping[str, JanusConfig] = {
     "tiny": JanusConfig(
         language=LanguageConfig(
             hidden=256,
-            layers=6,
+            layers=5,
             heads=4,
             kv_heads=4,
             head_dim=64,

@@ -115,7 +115,9 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision=precision)
+    # accelerate fixes its own precision once a process; stages may differ.
+    accelerator = Accelerator(mixed_precision="no")
+    half = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16")
     module, *optimizers = accelerator.prepare(stage.module, *stage.optimizers)
     plain = accelerator.unwrap_model(module)
     average = Average(plain, stage.average)
@@ -129,7 +131,8 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
         for optimizer, rates in zip(stage.optimizers, base, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
-        figures = module(stage.batch(step))
+        with half:
+            figures = module(stage.batch(step))
         accelerator.backward(figures["loss"])
         accelerator.clip_grad_norm_(plain.parameters(), 1.0)
         for optimizer in optimizers:

@@ -28,7 +28,19 @@ from janus_kit.prompts import (
 )
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 
-__all__ = ["Example", "Learner", "answer_rows", "collate", "draw_row", "encode_scenes", "train_model"]
+__all__ = [
+    "Example",
+    "Examples",
+    "Learner",
+    "answer_rows",
+    "collate",
+    "draw_row",
+    "encode_scenes",
+    "train_model",
+]
+
+# Scene number and random words about it → an example; the picture depends on the number alone.
+Examples = Callable[[int, np.random.Generator], "Example"]
 
 DROP = 0.1  # the share of prompts that is dropped, so that guidance has something to push from
 
@@ -117,15 +129,17 @@ def to_pixels(pictures: Sequence["np.ndarray[Any, Any]"]) -> Tensor:
 
 @torch.no_grad()
 def encode_scenes(
-    vq: VQTokenizer, example: Callable[[int], Example], count: int, path: Path
+    vq: VQTokenizer, example: Examples, count: int, path: Path
 ) -> "np.ndarray[Any, Any]":
     """Codes of examples 0 … count - 1, int32 [count, 576]; kept in path, and continued from there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     done = np.load(path) if path.exists() else np.zeros((0, 0), np.int32)
     while len(done) < count:
         seeds = range(len(done), min(len(done) + 256, count))
         found = []
+        words = np.random.default_rng(0)
         for start in range(0, len(seeds), 8):
-            pictures = [example(seed).pixels for seed in seeds[start : start + 8]]
+            pictures = [example(seed, words).pixels for seed in seeds[start : start + 8]]
             device = vq.codebook.weight.device
             with torch.autocast(device.type, torch.bfloat16):
                 found.append(vq.encode(to_pixels(pictures).to(device)).cpu().numpy())
@@ -177,7 +191,7 @@ def train_model(
     config: JanusConfig,
     vq: VQTokenizer,
     tokenizer: Tokenizer,
-    example: Callable[[int], Example],
+    example: Examples,
     folder: Path,
     schedule: Schedule,
     *,
@@ -206,15 +220,11 @@ def train_model(
         for i in range(schedule.batch):
             place = (share * schedule.batch + i) * 7919 % scenes  # 7919 is prime: every scene comes
             codes = pool[place].tolist()
-            prompt = example(place + scenes * int(random.integers(0, 1000))).prompt
-            if place != _scene(place, scenes):
-                raise AssertionError
-            rows.append(
-                draw_row(tokenizer, template, prompt, codes, drop=bool(random.random() < DROP))
-            )
-        asked = [
-            example(int(random.integers(scenes, 2**31))) for _ in range(max(1, schedule.batch // 3))
-        ]
+            prompt = example(place, random).prompt
+            drop = bool(random.random() < DROP)
+            rows.append(draw_row(tokenizer, template, prompt, codes, drop=drop))
+        fresh = random.integers(scenes, 2**31, max(1, schedule.batch // 3))
+        asked = [example(int(place), random) for place in fresh]
         answers = [answer_rows(tokenizer, template, e.dialogue, config.vision.tokens) for e in asked]
         pixels = to_pixels([e.pixels for e in asked]).to(state.device)
         return (

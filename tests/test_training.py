@@ -1,0 +1,325 @@
+"""The training code: loops that resume exactly, rows that teach what they should, a fair judge."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config
+from torch import nn
+
+from janus_kit.config import VQConfig
+from janus_kit.errors import CheckpointError, OptionError
+from janus_kit.generation.vq import VQTokenizer
+from janus_kit.model import IGNORE
+from janus_kit.prompts import PRO, Tokenizer
+from janus_kit.training import world
+from janus_kit.training.evaluate import share
+from janus_kit.training.judge import see
+from janus_kit.training.loop import Schedule, Stage, optimizers, train
+from janus_kit.training.model_stage import (
+    Example,
+    answer_rows,
+    collate,
+    draw_row,
+    encode_scenes,
+    train_model,
+)
+from janus_kit.training.recipe import BUDGETS, texts, train_embedded
+from janus_kit.training.sprites import DRAWN
+from janus_kit.training.vq_stage import train_vq
+
+SMALL_VQ = VQConfig(
+    codebook_size=32,
+    base_channels=32,
+    latent_channels=32,
+    channel_multiplier=(1, 1, 1, 1, 1),
+    res_blocks=1,
+)
+
+
+class Fit(nn.Module):
+    """A line to be fitted, with a kernel for Muon."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Conv2d(2, 3, 3)
+        self.outside = nn.Linear(3, 1)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = self.outside(self.inside(batch).mean((2, 3)))
+        return {"loss": (found - batch[:, :, 1:4, 1:4].mean((1, 2, 3))[:, None]).square().mean()}
+
+
+def fit_batch(step: int) -> torch.Tensor:
+    return torch.randn(4, 2, 5, 5, generator=torch.Generator().manual_seed(step))
+
+
+def fit(folder: Path, steps: int, stop: int | None = None) -> dict[str, torch.Tensor]:
+    """Train to the end, or raise KeyboardInterrupt at a step."""
+    module = Fit()
+
+    def batch(step: int) -> torch.Tensor:
+        if step == stop:
+            raise KeyboardInterrupt
+        return fit_batch(step)
+
+    stage = Stage(
+        module=module,
+        optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
+        batch=batch,
+        schedule=Schedule(steps=steps, batch=4, rate=1e-2, warmup=3, save_every=5),
+        average=0.9,
+    )
+    return train(stage, folder, precision="no")
+
+
+def test_a_killed_run_goes_on_to_the_very_same_weights(tmp_path: Path) -> None:
+    whole = fit(tmp_path / "whole", 20)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut", 20, stop=13)
+    again = fit(tmp_path / "cut", 20)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_the_loop_learns_and_both_optimizers_move_their_parameters(tmp_path: Path) -> None:
+    start = {k: v.clone() for k, v in Fit().state_dict().items()}
+    end = fit(tmp_path, 60)
+    assert all(not torch.allclose(start[name], end[name]) for name in start)
+    module = Fit()
+    module.load_state_dict(end)
+    losses = [module(fit_batch(900 + i))["loss"].item() for i in range(8)]
+    fresh = [Fit()(fit_batch(900 + i))["loss"].item() for i in range(8)]
+    assert np.mean(losses) < 0.7 * np.mean(fresh)
+
+
+def test_a_state_of_another_stage_is_refused_with_its_file_named(tmp_path: Path) -> None:
+    torch.save({"step": 3}, tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match=r"state\.pt: not a state of this stage"):
+        fit(tmp_path, 5)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch": 0}, {"rate": 0.0}])
+def test_an_impossible_schedule_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        Schedule(**{"steps": 1, "batch": 1, "rate": 1.0, **wrong})
+
+
+def test_the_rate_rises_holds_and_falls() -> None:
+    scale = Schedule(steps=100, batch=1, rate=1.0, warmup=10, hold=0.5, floor=0.1).scale
+    assert scale(0) == pytest.approx(0.1)
+    assert scale(10) == scale(50) == 1.0
+    assert scale(75) == pytest.approx(0.55)
+    assert scale(99) < 0.13
+
+
+@pytest.fixture
+def tokenizer(tokenizer_folder: Path) -> Tokenizer:
+    return Tokenizer.from_folder(tokenizer_folder)
+
+
+def test_a_drawing_row_teaches_every_code_and_nothing_else(tokenizer: Tokenizer) -> None:
+    row = draw_row(tokenizer, PRO, "a red apple", [7, 8, 9], drop=False)
+    assert row.tokens[0] == tokenizer.bos
+    assert [c for c in row.codes if c >= 0] == [7, 8]
+    assert [c for c in row.code_labels if c != IGNORE] == [7, 8, 9]
+    first = row.code_labels.index(7)
+    assert row.tokens[first] == tokenizer.begin_image  # the code that follows begin_image
+    assert row.codes[first + 1] == 7
+    assert row.code_labels[first + 1] == 8
+    assert set(row.text_labels) == {IGNORE}
+
+
+def test_a_dropped_prompt_keeps_its_length_and_loses_its_words(tokenizer: Tokenizer) -> None:
+    kept = draw_row(tokenizer, PRO, "a red apple", [7, 8, 9], drop=False)
+    lost = draw_row(tokenizer, PRO, "a red apple", [7, 8, 9], drop=True)
+    assert len(kept.tokens) == len(lost.tokens)
+    assert kept.code_labels == lost.code_labels
+    words = lost.tokens[1 : lost.code_labels.index(7)]
+    assert set(words) == {tokenizer.pad}
+
+
+def test_an_answering_row_teaches_the_answers_and_their_ends(tokenizer: Tokenizer) -> None:
+    row = answer_rows(tokenizer, PRO, [("What is it?", "An apple."), ("Red?", "Yes.")], 4)
+    learnt = [token for token in row.text_labels if token != IGNORE]
+    ends = [i for i, token in enumerate(learnt) if token == tokenizer.eos]
+    assert len(ends) == 2
+    assert tokenizer.decode(learnt[: ends[0]]).strip() == "An apple."
+    assert tokenizer.decode(learnt[ends[0] + 1 : ends[1]]).strip() == "Yes."
+    assert row.tokens.count(tokenizer.image) == 4
+    place = row.text_labels.index(learnt[0])
+    assert row.tokens[place + 1] == learnt[0]  # the label is the token that comes next
+
+
+def test_rows_are_padded_on_the_right_and_padding_teaches_nothing(tokenizer: Tokenizer) -> None:
+    rows = [draw_row(tokenizer, PRO, p, [1, 2], drop=False) for p in ("a", "a much longer prompt")]
+    batch = collate(rows, tokenizer, torch.device("cpu"))
+    assert batch.tokens.shape == batch.code_labels.shape
+    assert batch.tokens[0, -1] == tokenizer.pad
+    assert batch.code_labels[0, -1] == IGNORE
+    assert batch.tokens[0, 0] == tokenizer.bos
+
+
+def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
+    def scenes(seed: int) -> Any:
+        return world.compose(seed, names=DRAWN)[0][:128, :128]
+
+    plan = Schedule(steps=3, batch=1, rate=1e-3, warmup=1, save_every=1)
+    torch.set_num_threads(1)
+    whole = train_vq(SMALL_VQ, scenes_of_any_size(scenes), tmp_path / "a", plan)
+
+    class Stop(Exception):
+        pass
+
+    def cut(seed: int) -> Any:
+        if seed == 1:
+            raise Stop
+        return scenes(seed)
+
+    with pytest.raises(Stop):
+        train_vq(SMALL_VQ, scenes_of_any_size(cut), tmp_path / "b", plan)
+    again = train_vq(SMALL_VQ, scenes_of_any_size(scenes), tmp_path / "b", plan)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    norms = whole.codebook.weight.norm(dim=-1)
+    assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
+
+
+def scenes_of_any_size(scenes: Any) -> Any:
+    """Small scenes repeated to 384 pixels, so that whole pictures exist."""
+    return lambda seed: np.tile(scenes(seed), (3, 3, 1))
+
+
+def test_the_model_stage_trains_every_part_but_the_tokenizer(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    config = tiny_config()
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    vq = VQTokenizer(config.vq)
+    frozen = {k: v.clone() for k, v in vq.state_dict().items()}
+
+    def example(seed: int, words: np.random.Generator) -> Example:
+        size = config.vision.image_size
+        pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        return Example(pixels=pixels, prompt="a red apple", dialogue=[("What?", "An apple.")])
+
+    plan = Schedule(steps=6, batch=2, rate=5e-3, warmup=1, save_every=3)
+    janus = train_model(config, vq, tokenizer, example, tmp_path, plan, scenes=4)
+    assert all(torch.equal(v, frozen[k]) for k, v in janus.vq.state_dict().items())
+    assert (tmp_path / "codes.npy").exists()
+    log = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert "text" in log[0]
+    assert "code" in log[-1]
+    again = train_model(config, vq, tokenizer, example, tmp_path, plan, scenes=4)
+    for name, value in janus.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_encoded_scenes_are_kept_and_continued(tmp_path: Path) -> None:
+    vq = VQTokenizer(SMALL_VQ)
+    asked: list[int] = []
+
+    def example(seed: int, words: np.random.Generator) -> Example:
+        asked.append(seed)
+        return Example(pixels=np.full((32, 32, 3), seed, np.uint8), prompt="", dialogue=())
+
+    path = tmp_path / "codes.npy"
+    first = encode_scenes(vq, example, 2, path)
+    both = encode_scenes(vq, example, 3, path)
+    assert asked == [0, 1, 2]
+    assert np.array_equal(first, both[:2])
+
+
+def test_an_unknown_budget_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="budget must be cpu"):
+        train_embedded(tmp_path, budget="huge")
+
+
+def test_the_world_can_be_told_in_the_words_of_the_tokenizer() -> None:
+    lines = texts(DRAWN)
+    assert PRO.system in lines
+    assert any("left of" in line for line in lines)
+    assert not any("<|" in line for line in lines)
+
+
+def test_the_judge_reads_true_pictures_right() -> None:
+    for seed in range(40):
+        pixels, scene = world.compose(50_000 + seed, names=DRAWN)
+        assert world.matches(world.facts(scene), see(pixels, DRAWN)), (seed, scene)
+
+
+def test_the_judge_sees_nothing_on_an_empty_picture() -> None:
+    assert see(np.full((384, 384, 3), 240, np.uint8), DRAWN) == ((), None)
+
+
+def test_the_judge_notices_a_wrong_colour() -> None:
+    pixels, scene = world.compose(50_000, names=DRAWN)
+    swapped = pixels[..., ::-1]
+    wanted = world.facts(scene)
+    assert {f[1] for f in see(np.ascontiguousarray(swapped), DRAWN)[0]} != {f[1] for f in wanted[0]}
+
+
+def test_an_interval_holds_its_share_and_narrows() -> None:
+    few, many = share(9, 10), share(900, 1000)
+    assert few["low"] < 0.9 < few["high"]
+    assert many["high"] - many["low"] < few["high"] - few["low"]
+    assert share(0, 0)["high"] == 1.0
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_runs_and_its_model_loads_in_transformers(tmp_path: Path) -> None:
+    from transformers import JanusForConditionalGeneration
+
+    from janus_kit import JanusPipeline
+
+    folder = train_embedded(tmp_path, budget="small")
+    pipe = JanusPipeline.from_pretrained(folder)
+    assert pipe("a red star", seed=1, output_type="tokens").codes.shape == (1, 576)
+    JanusForConditionalGeneration.from_pretrained(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_the_world_size_is_two(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from accelerate import PartialState\n"
+        "state = PartialState(cpu=True)\n"
+        "assert state.num_processes == 2, state.num_processes\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_training import fit\n"
+        "weights = fit(Path(sys.argv[1]), 4)\n"
+        "torch.save(weights, Path(sys.argv[1]) / f'{state.process_index}.pt')\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node=2",
+            "--master_port=29517",
+            str(script),
+            str(tmp_path),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_every_budget_uses_a_known_preset() -> None:
+    assert {replace(b).preset for b in BUDGETS.values()} == {"tiny"}
