@@ -83,7 +83,7 @@ def guide(logits: Tensor, guidance: float) -> Tensor:
 
 
 def filter_logits(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Leave only the top_k likeliest and the smallest set of probability top_p: [b, v] -> [b, v]."""
+    """Leave the top_k likeliest, and of those the smallest set of probability top_p: [b, v]."""
     if 0 < top_k < logits.shape[-1]:
         floor = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < floor, -math.inf)
@@ -103,8 +103,9 @@ def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
     if options.temperature == 0:
         return logits.argmax(-1)
     logits = filter_logits(logits / options.temperature, options.top_k, options.top_p)
-    sums = logits.double().softmax(-1).cumsum(-1)
-    target = uniform.unsqueeze(-1) * sums[:, -1:]
+    wide = logits if logits.device.type == "mps" else logits.double()  # MPS has no fp64
+    sums = wide.softmax(-1).cumsum(-1)
+    target = uniform.to(sums).unsqueeze(-1) * sums[:, -1:]
     return torch.searchsorted(sums, target, right=True).squeeze(-1).clamp(max=sums.shape[-1] - 1)
 
 
@@ -122,10 +123,11 @@ def sample(
     """
     count = noise.shape[1]
     side = math.isqrt(count)
+    logits = model.start()
+    noise = noise.to(logits.device, logits.dtype if logits.device.type == "mps" else noise.dtype)
     codes = torch.zeros(noise.shape, dtype=torch.long, device=noise.device)
     # Read back once a row, not once a step: a device must not wait for Python in between.
     finite = torch.ones((), dtype=torch.bool, device=noise.device)
-    logits = model.start()
     for place in range(count):
         logits = logits.float()
         if options.guidance != 1:

@@ -4,6 +4,8 @@ Follows FoundationVision/LlamaGen's VQ-16, as deepseek-ai/Janus uses it: both th
 and the codebook are put on the unit sphere before they meet, and again before decoding.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,7 +60,7 @@ class Level(nn.Module):
     def __init__(self, cin: int, cout: int, blocks: int, attend: bool, resample: str) -> None:
         super().__init__()
         widths = [cin] + [cout] * blocks
-        self.blocks = nn.ModuleList(ResBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(ResBlock(a, b) for a, b in pairwise(widths))
         self.attention = nn.ModuleList(Attention(cout) for _ in range(blocks if attend else 0))
         self.resample = resample
         if resample == "down":
@@ -199,4 +201,4 @@ class VQTokenizer(nn.Module):
 
 def decode_in_chunks(vq: VQTokenizer, codes: Tensor, chunk: int) -> Tensor:
     """Like VQTokenizer.decode, chunk pictures at a time, so that memory does not grow with b."""
-    return torch.cat([vq.decode(part) for part in codes.split(chunk)])
+    return torch.cat([vq.decode(part) for part in torch.split(codes, chunk)])

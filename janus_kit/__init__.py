@@ -1,14 +1,15 @@
 """janus_kit: run, judge and teach DeepSeek's Janus models.
 
-    from janus_kit import JanusPipeline
-    pipe = JanusPipeline.from_pretrained()
-    pipe("three red apples", seed=1).images[0].show()
+from janus_kit import JanusPipeline
+pipe = JanusPipeline.from_pretrained()
+pipe("three red apples", seed=1).images[0].show()
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from janus_kit.config import JanusConfig
+    from janus_kit.drawing import DrawingOutput
     from janus_kit.errors import (
         CheckpointError,
         DeviceError,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     )
     from janus_kit.metadata import Settings, read_settings, save_png
     from janus_kit.model import Janus
-    from janus_kit.pipeline import DrawingOutput, JanusPipeline
+    from janus_kit.pipeline import JanusPipeline
 
 __all__ = [
     "CheckpointError",
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DrawingOutput": "pipeline",
+    "DrawingOutput": "drawing",
     "Janus": "model",
     "JanusConfig": "config",
     "JanusPipeline": "pipeline",

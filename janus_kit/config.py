@@ -1,4 +1,4 @@
-"""Shapes of a Janus model as frozen data, the published presets, and both published config.json forms.
+"""Shapes of a Janus model as frozen data, the presets, and both published forms of config.json.
 
 Numbers follow deepseek-ai/Janus and the configs of Janus-1.3B, Janus-Pro-1B and Janus-Pro-7B.
 """
@@ -141,7 +141,9 @@ class JanusConfig:
                 f"{self.vq.stride} pixels of a code"
             )
         if self.template not in ("pro", "old"):
-            raise CheckpointError(f"config.json: template must be pro or old, not {self.template!r}")
+            raise CheckpointError(
+                f"config.json: template must be pro or old, not {self.template!r}"
+            )
 
     @property
     def side(self) -> int:
@@ -355,9 +357,7 @@ def _janus(hidden: int, layers: int, heads: int, intermediate: int, template: st
         intermediate=intermediate,
         vocab_size=102_400,
     )
-    return JanusConfig(
-        language=language, vision=VisionConfig(), vq=VQConfig(), template=template
-    )
+    return JanusConfig(language=language, vision=VisionConfig(), vq=VQConfig(), template=template)
 
 
 PRESETS: Mapping[str, JanusConfig] = {

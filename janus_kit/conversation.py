@@ -32,7 +32,9 @@ def read(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Message], list[Any
         if extra:
             raise PromptError(f"message {number} has an unknown key {sorted(extra)[0]!r}")
         text, shown = _content(message.get("content", ""), number)
-        more = message.get("images", [])
+        more = message.get("images") or []
+        if not is_picture(more) and not isinstance(more, Sequence):
+            raise PromptError(f"the images of message {number} must be a list of pictures")
         shown = [*([more] if is_picture(more) else more), *shown]
         role = message.get("role")
         turns.append(Message(role, text, len(shown)))  # type: ignore[arg-type] # checked there

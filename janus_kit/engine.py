@@ -111,7 +111,7 @@ def write_text(
                 f"the model's logits became NaN or infinite at token {place + 1} of the answer; "
                 "are the weights damaged, or is the dtype too narrow (try float32)?"
             )
-        tokens = choose(logits, noise[:, place], options).masked_fill(ended, eos)
+        tokens = choose(logits, noise[:, place].to(logits.device), options).masked_fill(ended, eos)
         ended = ended | (tokens == eos)
         yield tokens
         if bool(ended.all()):

@@ -5,8 +5,9 @@ decoder, RMSNorm, rotary positions, gated SiLU; separate heads for text and for 
 Parameter names are ours; checkpoint.py maps the published ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ class Cache:
 
     @classmethod
     def empty(cls, config: LanguageConfig, mask: Tensor, slots: int, dtype: torch.dtype) -> "Cache":
-        """Room for slots positions of len(mask) rows; mask bool [b, t] says which of the t are real."""
+        """Room for slots positions of b rows; mask bool [b, t] says which of the t are real."""
         rows, t = mask.shape
         shape = (config.layers, rows, config.kv_heads, slots, config.head_dim)
         used = torch.ones(rows, slots, dtype=torch.bool, device=mask.device)
@@ -64,6 +65,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + turned * sin
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Causal attention; bias, if any, is the whole mask: [b, heads, t, head_dim] -> the same."""
+    shared = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=bias, is_causal=bias is None, enable_gqa=shared
+    )
+
+
 class Attention(nn.Module):
     """Causal self-attention with fused q, k, v and shared key-value heads."""
 
@@ -87,9 +96,12 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Whole sequences: [b, t, d] -> ([b, t, d], keys, values)."""
         q, k, v = self.split(x, cos, sin)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=bias, is_causal=bias is None, enable_gqa=q.shape[1] != k.shape[1]
-        )
+        if torch.is_autocast_enabled("cpu") and x.device.type == "cpu":
+            # Training on a CPU: the backward of fused attention takes twice as long in bfloat16.
+            with torch.autocast("cpu", enabled=False):
+                y = attend(q.float(), k.float(), v.float(), bias)
+        else:
+            y = attend(q, k, v, bias)
         return self.out(y.transpose(1, 2).flatten(2)), k, v
 
     def step(
@@ -168,7 +180,7 @@ class Language(nn.Module):
             bias = ((seen & mask[:, None, :]) | own)[:, None]
         cos, sin = self.rotary(positions, embeds.dtype)
         x = embeds
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(cast(Iterable[Layer], self.layers)):
             y, keys, values = layer.attention(layer.norm1(x), cos, sin, bias)
             if cache is not None:
                 cache.keys[i, :, :, :t] = keys
@@ -189,7 +201,7 @@ class Language(nn.Module):
         bias = bias.masked_fill(~seen, float("-inf"))[:, None, None]
         cos, sin = self.rotary((position - cache.padding)[:, None], embeds.dtype)
         x = embeds
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(cast(Iterable[Layer], self.layers)):
             x = x + layer.attention.step(
                 layer.norm1(x), cos, sin, cache.keys[i], cache.values[i], position, bias
             )
@@ -260,7 +272,7 @@ class Janus(nn.Module):
         return self.embed_codes(torch.arange(self.config.vq.codebook_size, device=self.device))
 
     def embed(self, tokens: Tensor, image_token: int, features: Sequence[Tensor]) -> Tensor:
-        """Tokens [b, t], with features [576, d] in order where tokens are image_token -> [b, t, d]."""
+        """Tokens [b, t], with features [576, d] where they are image_token -> [b, t, d]."""
         embeds = self.language.embed(tokens)
         if not features:
             return embeds  # type: ignore[no-any-return]

@@ -1,12 +1,13 @@
 """Checks of the numbers that users give, shared by all calls."""
 
 import secrets
+from collections.abc import Iterable
 
 import torch
 
-from janus_kit.errors import OptionError
+from janus_kit.errors import OptionError, PromptError
 
-__all__ = ["batch_rows", "first_seed", "whole"]
+__all__ = ["batch_rows", "first_seed", "texts", "whole"]
 
 SEEDS = 2**63  # seeds lie below this, so that seed + i stays what a torch.Generator takes
 
@@ -16,6 +17,17 @@ def whole(name: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise OptionError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
     return value
+
+
+def texts(name: str, value: object, *, optional: bool = False) -> list[str]:
+    """One text or several as a list, None as "" where it is optional; else PromptError."""
+    given = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    found = []
+    for text in given:
+        if not isinstance(text, str) and not (optional and text is None):
+            raise PromptError(f"{name} must be text or a list of texts, not {text!r:.80}")
+        found.append(text or "")
+    return found
 
 
 def first_seed(seed: int | None, count: int) -> int:

@@ -6,9 +6,7 @@ deepseek-ai/Janus (generation_inference.py), answering follows its inference.py.
 
 import logging
 import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -20,13 +18,13 @@ from torch import Tensor
 
 import janus_kit.config as configs
 from janus_kit import checkpoint, conversation, loading
+from janus_kit.drawing import DrawingOutput, negatives, noise, to_pictures
 from janus_kit.engine import CodeDrawer, write_text
-from janus_kit.errors import OptionError, PromptError
+from janus_kit.errors import ImageError, OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, sample, uniforms
-from janus_kit.generation.vq import decode_in_chunks
-from janus_kit.metadata import Settings, save_png
+from janus_kit.metadata import Settings
 from janus_kit.model import Janus
-from janus_kit.options import batch_rows, first_seed, whole
+from janus_kit.options import batch_rows, first_seed, texts, whole
 from janus_kit.progress import rows_bar
 from janus_kit.prompts import (
     OLD,
@@ -47,37 +45,6 @@ CAPTION = "Describe the image."  # what caption asks unless told otherwise
 
 Picture = Image.Image | str | os.PathLike[str]
 RowCallback = Callable[["JanusPipeline", int, int, dict[str, Any]], Any]
-
-
-@dataclass(frozen=True)
-class DrawingOutput:
-    """What a call has drawn; picture i has seeds[i] and settings[i].
-
-    images: PIL pictures, or by output_type "np" float32 [b, 384, 384, 3] in [0, 1], "pt" float32
-    [b, 3, 384, 384] in [0, 1], "tokens" the codes. codes: int64 [b, 576], -1 where the call was
-    stopped before.
-    """
-
-    images: Any
-    seeds: list[int]
-    codes: Tensor
-    settings: list[Settings]
-
-    def save(self, folder: str | os.PathLike[str], name: str = "{index:03}_{seed}.png") -> list[Path]:
-        """Write every picture as a PNG with its settings inside; returns the paths.
-
-        Each file appears whole or not at all. Raises OptionError unless output_type was "pil".
-        """
-        if not isinstance(self.images, list):
-            raise OptionError('save needs output_type="pil"')
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        paths = []
-        for index, (image, settings) in enumerate(zip(self.images, self.settings, strict=True)):
-            path = target / name.format(index=index, seed=settings.seed)
-            save_png(image, path, settings)
-            paths.append(path)
-        return paths
 
 
 class JanusPipeline:
@@ -191,25 +158,36 @@ class JanusPipeline:
         )
         if output_type not in ("pil", "np", "pt", "tokens"):
             raise OptionError(f"output_type must be pil, np, pt or tokens, not {output_type!r}")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = texts("prompt", prompt)
+        against = negatives(prompts, negative_prompt)
         copies = whole("num_images_per_prompt", num_images_per_prompt, 1, 100_000)
-        rows = self._drawing_rows(prompts, negative_prompt, copies, options)
-        noise, seeds = self._noise(len(rows), seed, generator)
+        rows = self._drawing_rows(prompts, against, copies)
+        streams, seeds = noise(len(rows), self.config.codes, seed, generator)
         size = batch_rows(batch_size, len(rows), self._picture_bytes(rows), self.device)
+        stopped = False
         with rows_bar(len(rows), self.config.side, self.progress) as advance:
+
+            def on_row(codes: Tensor) -> bool:
+                nonlocal stopped
+                advance(len(codes))
+                if callback_on_step_end is not None:
+                    place = codes.shape[1]
+                    row = place // self.config.side - 1
+                    stopped = callback_on_step_end(self, row, place, {"codes": codes}) is False
+                return not stopped
+
             parts = []
             for start in range(0, len(rows), size):
                 chunk = slice(start, start + size)
-                part = self._draw(rows[chunk], noise[chunk], options, callback_on_step_end, advance)
-                missing = self.config.codes - part.shape[1]
-                parts.append(F.pad(part, (0, missing), value=-1))
-                if missing:
+                part = self._draw(rows[chunk], streams[chunk], options, on_row)
+                parts.append(F.pad(part, (0, self.config.codes - part.shape[1]), value=-1))
+                if stopped:
                     break
         codes = torch.cat(parts)
         settings = [
             Settings(
                 prompt=prompts[i // copies],
-                negative_prompt=self._negatives(prompts, negative_prompt)[i // copies] or "",
+                negative_prompt=against[i // copies],
                 seed=seeds[i],
                 guidance_scale=float(guidance_scale),
                 temperature=float(temperature),
@@ -227,32 +205,20 @@ class JanusPipeline:
         ]
         return DrawingOutput(self.decode(codes, output_type), seeds[: len(codes)], codes, settings)
 
-    def _negatives(
-        self, prompts: Sequence[str], negative: str | Sequence[str] | None
-    ) -> list[str | None]:
-        if negative is None or isinstance(negative, str):
-            return [negative] * len(prompts)
-        if len(negative) != len(prompts):
-            raise OptionError(
-                f"there are {len(negative)} negative prompts for {len(prompts)} prompts"
-            )
-        return list(negative)
-
     def _drawing_rows(
         self,
         prompts: Sequence[str],
-        negative: str | Sequence[str] | None,
+        against: Sequence[str],
         copies: int,
-        options: SamplingOptions,
     ) -> list[tuple[list[int], list[int]]]:
         """The conditional and unconditional ids of every picture."""
         if not prompts:
             raise PromptError("there is no prompt to draw; give at least one")
         rows = []
-        for text, against in zip(prompts, self._negatives(prompts, negative), strict=True):
+        for text, negative in zip(prompts, against, strict=True):
             ids = drawing_ids(self.tokenizer, self.template, text)
-            other = drawing_ids(self.tokenizer, self.template, against) if against else None
-            self._check_room(len(ids), self.config.codes)
+            other = drawing_ids(self.tokenizer, self.template, negative) if negative else None
+            self._check_room(max(len(ids), len(other or ())), self.config.codes)
             rows += [(ids, unconditional_ids(ids, self.tokenizer, other))] * copies
         return rows
 
@@ -264,28 +230,6 @@ class JanusPipeline:
                 f"reads {limit} at most; shorten the one or the other"
             )
 
-    def _noise(
-        self,
-        count: int,
-        seed: int | None,
-        generator: torch.Generator | Sequence[torch.Generator] | None,
-    ) -> tuple[Tensor, list[int]]:
-        if generator is None:
-            first = first_seed(seed, count)
-            seeds = [first + i for i in range(count)]
-            return uniforms(seeds, self.config.codes), seeds
-        if seed is not None:
-            raise OptionError("give a seed or a generator, not both")
-        one = isinstance(generator, torch.Generator)
-        sources = [generator] * count if one else list(generator)  # type: ignore[arg-type]
-        if len(sources) != count:
-            raise OptionError(f"there are {len(sources)} generators for {count} pictures")
-        rows = [
-            torch.rand(self.config.codes, generator=g, dtype=torch.float64, device=g.device)  # type: ignore[union-attr]
-            for g in sources
-        ]
-        return torch.stack([row.cpu() for row in rows]), [g.initial_seed() for g in sources]  # type: ignore[union-attr]
-
     def _picture_bytes(self, rows: Sequence[tuple[list[int], list[int]]]) -> int:
         """Cache of one picture: two rows of keys and values."""
         language = self.config.language
@@ -296,10 +240,9 @@ class JanusPipeline:
     def _draw(
         self,
         rows: Sequence[tuple[list[int], list[int]]],
-        noise: Tensor,
+        streams: Tensor,
         options: SamplingOptions,
-        callback: RowCallback | None,
-        advance: Callable[[int], None],
+        on_row: Callable[[Tensor], bool],
     ) -> Tensor:
         guided = options.guidance != 1
         drawer = CodeDrawer(
@@ -309,16 +252,7 @@ class JanusPipeline:
             [conditional for conditional, _ in rows],
             [unconditional for _, unconditional in rows] if guided else None,
         )
-
-        def on_row(codes: Tensor) -> bool:
-            advance(len(rows))
-            if callback is None:
-                return True
-            place = codes.shape[1]
-            row = place // self.config.side - 1
-            return callback(self, row, place, {"codes": codes}) is not False
-
-        return sample(drawer, noise.to(self.device), options, on_row)
+        return sample(drawer, streams, options, on_row)
 
     @torch.inference_mode()
     def decode(self, codes: Tensor, output_type: str = "pil", *, chunk: int = 4) -> Any:
@@ -328,37 +262,16 @@ class JanusPipeline:
         with b; for output_type see DrawingOutput. Raises OptionError for codes outside the codebook
         or of another shape.
         """
-        config = self.config
-        if codes.dim() != 2 or not 1 <= codes.shape[1] <= config.codes or not len(codes):
-            raise OptionError(
-                f"codes must be [b, 1 to {config.codes}] and not empty, not {list(codes.shape)}"
-            )
-        low, high = int(codes.min()), int(codes.max())
-        if low < -1 or high >= config.vq.codebook_size:
-            raise OptionError(
-                f"codes must lie in 0 to {config.vq.codebook_size - 1}, not {low} to {high}"
-            )
-        if output_type == "tokens":
-            return codes
-        full = F.pad(codes, (0, config.codes - codes.shape[1]), value=-1).to(self.device)
-        known = full >= 0
-        # Decoding needs a whole picture: the last code drawn fills the rest, which is then hidden.
-        last = full.gather(1, (known.sum(1, keepdim=True) - 1).clamp(min=0)).clamp(min=0)
-        pixels = decode_in_chunks(self.model.vq, torch.where(known, full, last), chunk).float().cpu()
-        hidden = ~known.view(-1, 1, config.side, config.side).cpu()
-        hidden = hidden.repeat_interleave(config.vq.stride, 2)
-        pixels = pixels.masked_fill(hidden.repeat_interleave(config.vq.stride, 3), 0.0)
-        if output_type == "pil":
-            return pictures.to_pil(pixels)
-        scaled = ((pixels + 1) / 2).clamp(0, 1)
-        return scaled if output_type == "pt" else scaled.permute(0, 2, 3, 1).numpy()
+        return to_pictures(self.model, codes, output_type, chunk)
 
     @torch.inference_mode()
     def encode(self, images: Picture | Sequence[Picture]) -> Tensor:
         """Pictures as the drawing side sees them: codes int64 [b, 576]; the sides are cropped."""
         loaded = [pictures.load(image) for image in _list(images)]
         pixels = torch.stack([pictures.to_square(i, self.config.vision.image_size) for i in loaded])
-        return torch.cat([self.model.vq.encode(part.to(self.device)) for part in pixels.split(4)])
+        return torch.cat(
+            [self.model.vq.encode(part.to(self.device)) for part in torch.split(pixels, 4)]
+        )
 
     @overload
     def ask(self, images: Picture, question: str, **options: Any) -> str: ...
@@ -387,8 +300,8 @@ class JanusPipeline:
         """Go on with a conversation: the answer as text, or with stream=True an iterator of pieces.
 
         messages: {"role": "user" | "assistant", "content": text or transformers-style parts,
-        "images": pictures}, taking turns. Options: max_new_tokens, temperature (0 is greedy), top_p,
-        seed. Raises PromptError, ImageError or OptionError for what cannot be used.
+        "images": pictures}, taking turns. Options: max_new_tokens, temperature (0 is greedy),
+        top_p, seed. Raises PromptError, ImageError or OptionError for what cannot be used.
         """
         if stream:
             return self._stream(messages, **options)
@@ -414,17 +327,19 @@ class JanusPipeline:
 
     def _stream(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]:
         text = TextStream(self.tokenizer)
+        held = ""  # blanks wait for what comes after them, since an answer ends without any
         started = False
         for token in self._tokens([messages], **options):
             if int(token) == self.tokenizer.eos:
                 break
-            piece = text.put(int(token))
-            piece = piece if started else piece.lstrip()
-            started = started or bool(piece)
+            held += text.put(int(token))
+            piece = held.rstrip() if started else held.strip()
             if piece:
+                held = held[len(held.rstrip()) :]
+                started = True
                 yield piece
         if rest := text.end():
-            yield rest
+            yield held + rest if started else rest
 
     def _tokens(
         self,
@@ -446,7 +361,7 @@ class JanusPipeline:
             self._check_room(len(rows[-1]), steps)
             shown += [pictures.load(image) for image in found]
         first = first_seed(seed, 1)
-        noise = uniforms([first] * len(rows), steps).to(self.device)
+        streams = uniforms([first] * len(rows), steps)
         with torch.inference_mode():
             size = self.config.vision.image_size
             pixels = [pictures.to_pixels(image, size) for image in shown]
@@ -458,7 +373,7 @@ class JanusPipeline:
                 pad=self.tokenizer.pad,
                 eos=self.tokenizer.eos,
                 image=self.tokenizer.image,
-                noise=noise,
+                noise=streams,
                 options=options,
             )
         while True:
@@ -470,5 +385,8 @@ class JanusPipeline:
 
 
 def _list(images: Any) -> list[Any]:
-    return [images] if conversation.is_picture(images) else list(images)
-
+    if conversation.is_picture(images):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise ImageError(f"a picture is a path or a PIL image, not {images!r:.80}")
+    return list(images)

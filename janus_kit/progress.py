@@ -13,7 +13,13 @@ def rows_bar(pictures: int, rows: int, show: bool) -> Iterator[Callable[[int], N
     Nothing is shown when show is False or when stderr is no terminal.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     with Progress(

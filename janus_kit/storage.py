@@ -6,13 +6,13 @@ is not whole is refused by name before anything is read.
 
 import hashlib
 import json
-import pickle
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
@@ -199,7 +199,7 @@ def _pickled(path: Path) -> dict[str, Stored]:
     """The tensors of a file by torch.save; they stay on the disk until they are read."""
     try:
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         what = f"code ({code[1]})" if code else "more than tensors"
         raise CheckpointError(f"{path}: refused: contains {what}; do not trust it") from error

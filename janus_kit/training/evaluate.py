@@ -43,11 +43,13 @@ def evaluate(
     for split in ("train", "test"):
         kind = {"train": "seen combinations", "test": "held-out combinations"}[split]
         scenes = [
-            world.compose(FRESH + seed * 100_000 + i, names=names, split=split)  # type: ignore[arg-type]
+            world.compose(FRESH + seed * 100_000 + i, names=names, split=split)
             for i in range(prompts)
         ]
         report(f"{kind}: the check itself on {prompts} true pictures")
-        result[f"check, {kind}"] = _facts((see(p, names), world.facts(s), s.task) for p, s in scenes)
+        result[f"check, {kind}"] = _facts(
+            (see(p, names), world.facts(s), s.task) for p, s in scenes
+        )
         report(f"{kind}: tokenizer")
         rebuilt = _round_trip(pipe, [p for p, _ in scenes])
         result[f"tokenizer, {kind}"] = {
@@ -105,7 +107,7 @@ def share(right: int, of: int) -> dict[str, float]:
 
 
 def _facts(rows: Iterable[tuple[world.Facts, world.Facts, str]]) -> dict[str, Any]:
-    """Shares of what is shown against what was asked: each aspect alone, by task, and all at once."""
+    """Shares of what is shown against what was asked: aspect by aspect, by task, all at once."""
     counts: dict[str, list[bool]] = defaultdict(list)
     for shown, asked, task in rows:
         had, wanted = shown[0], asked[0]

@@ -131,7 +131,7 @@ def to_pixels(pictures: Sequence["np.ndarray[Any, Any]"]) -> Tensor:
 def encode_scenes(
     vq: VQTokenizer, example: Examples, count: int, path: Path
 ) -> "np.ndarray[Any, Any]":
-    """Codes of examples 0 … count - 1, int32 [count, 576]; kept in path, and continued from there."""
+    """Codes of examples 0 … count - 1, int32 [count, 576]; kept in path, continued from there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     done = np.load(path) if path.exists() else np.zeros((0, 0), np.int32)
     while len(done) < count:
@@ -169,7 +169,7 @@ class Learner(nn.Module):
 
 @torch.no_grad()
 def initialise(janus: Janus, vq: VQTokenizer, seed: int) -> None:
-    """Fresh weights: small normal matrices, silent residual outputs, code embeds from the codebook."""
+    """Fresh weights: small matrices, silent residual outputs, code embeds from the codebook."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in janus.named_parameters():
         if name.startswith("vq."):
@@ -225,7 +225,9 @@ def train_model(
             rows.append(draw_row(tokenizer, template, prompt, codes, drop=drop))
         fresh = random.integers(scenes, 2**31, max(1, schedule.batch // 3))
         asked = [example(int(place), random) for place in fresh]
-        answers = [answer_rows(tokenizer, template, e.dialogue, config.vision.tokens) for e in asked]
+        answers = [
+            answer_rows(tokenizer, template, e.dialogue, config.vision.tokens) for e in asked
+        ]
         pixels = to_pixels([e.pixels for e in asked]).to(state.device)
         return (
             collate(rows, tokenizer, state.device),

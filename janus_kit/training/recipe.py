@@ -51,8 +51,8 @@ BUDGETS: Mapping[str, Budget] = {
     # About two hours on two CPU cores.
     "cpu": Budget(
         vq=Schedule(steps=900, batch=4, rate=4e-3, warmup=20),
-        model=Schedule(steps=1300, batch=12, rate=4e-3, warmup=40),
-        scenes=3000,
+        model=Schedule(steps=1150, batch=12, rate=4e-3, warmup=40),
+        scenes=2048,
     ),
     # One call of ten minutes on one H200-class GPU.
     "gpu": Budget(

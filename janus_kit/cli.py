@@ -1,0 +1,362 @@
+"""The command line: parse, call one function, print. What is heavy is imported by the commands."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from janus_kit import console
+from janus_kit.console import Load, Model, Quiet, Revision, Verbose, with_model
+from janus_kit.errors import ImageError, PromptError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would take half of the time that --help needs
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train = typer.Typer(no_args_is_help=True)
+app.add_typer(train, name="train")
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    with console.session():
+        app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"janus-kit {version('janus-kit')}")
+        raise typer.Exit
+
+
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON for each result.")]
+Length = Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")]
+
+
+@app.callback()
+def janus_kit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Draw pictures with DeepSeek's Janus models, and ask them about pictures.
+
+    Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 unexpected, 2 wrong use,
+    3 some items failed, 4 the model cannot be loaded, 5 out of disk or memory.
+    """
+
+
+@app.command()
+@with_model
+def generate(
+    load: Load,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROMPT", help="Texts, @FILE with one a line, or - for stdin."),
+    ] = None,
+    num: Annotated[
+        int, typer.Option("--num", "-n", min=1, max=100_000, help="Pictures for each prompt.")
+    ] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the first picture; the next ones count on. [random]")
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="1 switches it off. [5]")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 takes the likeliest code. [1]")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 keeps all codes. [0]")] = None,
+    top_p: Annotated[float | None, typer.Option(help="1 keeps all codes. [1]")] = None,
+    negative: Annotated[
+        str | None, typer.Option(help="What to draw away from; Janus was not trained for it.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Draw this PNG again; what else is given replaces its own."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder; nothing there is replaced.")
+    ] = Path("out"),
+    grid: Annotated[bool, typer.Option("--grid", help="Also write all on one sheet.")] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at once. [auto]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw pictures; prints the path of each.
+
+    \b
+    janus-kit generate "a red apple left of a blue car" -n 4 --seed 1 --grid
+    janus-kit generate @prompts.txt -o out --json
+    janus-kit generate --from out/000_1.png
+    """
+    texts = console.read_prompts(prompts or [])
+    if not texts and source is None:
+        raise typer.BadParameter("give at least one, or --from a picture", param_hint="PROMPT")
+    from janus_kit.generation.sampling import SamplingOptions
+    from janus_kit.metadata import read_settings
+    from janus_kit.options import first_seed
+
+    old = read_settings(source) if source else None
+    if old and not texts:
+        texts = [old.prompt]
+    rows = [text for text in texts for _ in range(num)]
+    given = {
+        "guidance_scale": guidance,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "negative_prompt": negative,
+        "seed": seed,
+    }
+    found = {name: getattr(old, name, None) if v is None else v for name, v in given.items()}
+    options: dict[str, Any] = {name: v for name, v in found.items() if v is not None}
+    # Checked before the model is loaded, which can take minutes.
+    first = first_seed(options.pop("seed", None), len(rows))
+    SamplingOptions(
+        **{k.removesuffix("_scale"): v for k, v in options.items() if k != "negative_prompt"}
+    )
+    album = console.Album(output)
+    pipe = load()
+    sheet: list[Any] = []
+    bad: set[str] = set()
+    drawn = console.draw(pipe, rows, first, batch_size, options)
+    for text, (image, settings) in zip(rows, drawn, strict=True):
+        if isinstance(settings, PromptError):
+            if len(set(rows)) == 1:
+                raise settings
+            if text not in bad:
+                console.complain(f"{text[:40]!r}: {settings}")
+            bad.add(text)
+            continue
+        if old:
+            console.compare(old, settings)
+            old = None
+        path = album.add(image, settings)
+        console.result(str(path), {"path": path, **asdict(settings)}, as_json)
+        sheet += [image] if grid else []
+    if sheet:
+        path = album.add_grid(sheet)
+        console.result(str(path), {"path": path, "pictures": len(sheet)}, as_json)
+    if bad:
+        raise typer.Exit(console.PARTLY)
+
+
+@app.command()
+@with_model
+def ask(
+    load: Load,
+    image: Annotated[str, typer.Argument(help="A picture file.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    max_new_tokens: Length = 512,
+    as_json: Json = False,
+) -> None:
+    """Ask a question about a picture; prints the answer.
+
+    \b
+    janus-kit ask out/000_1.png "What color is the apple?"
+    """
+    from janus_kit.vision.images import load as read_image
+
+    picture = read_image(image)
+    pipe = load()
+    answer = pipe.ask(picture, question, max_new_tokens=max_new_tokens)
+    console.result(answer, {"image": image, "question": question, "answer": answer}, as_json)
+
+
+@app.command()
+@with_model
+def caption(
+    load: Load,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Picture files.")],
+    question: Annotated[
+        str | None, typer.Option(help="What to ask instead of a description.")
+    ] = None,
+    max_new_tokens: Length = 512,
+    as_json: Json = False,
+) -> None:
+    """Describe pictures; prints the text, behind the file's name and a tab if there are several.
+
+    A file that is no picture is named on stderr, and the others are done.
+
+    \b
+    janus-kit caption out/*.png
+    janus-kit caption photo.jpg --question "What is in the background?" --json
+    """
+    from janus_kit.pipeline import CAPTION
+    from janus_kit.vision.images import load as read_image
+
+    pipe = load()
+    failed = False
+    for start in range(0, len(images), 8):
+        found = []
+        for name in images[start : start + 8]:
+            try:
+                found.append((name, read_image(name)))
+            except ImageError as error:
+                if len(images) == 1:
+                    raise
+                failed = True
+                console.complain(error)
+                if as_json:
+                    console.result("", {"image": name, "error": str(error)}, True)
+        shown = [picture for _, picture in found]
+        texts = pipe.caption(shown, question or CAPTION, max_new_tokens=max_new_tokens)
+        for (name, _), text in zip(found, texts, strict=True):
+            line = text if len(images) == 1 else f"{name}\t{' '.join(text.split())}"
+            console.result(line, {"image": name, "caption": text}, as_json)
+    if failed:
+        raise typer.Exit(console.PARTLY)
+
+
+@app.command()
+@with_model
+def chat(
+    load: Load,
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGE", help="Pictures to talk about.")
+    ] = None,
+    max_new_tokens: Length = 512,
+) -> None:
+    """Talk about pictures, or without any: a line from stdin, an answer, and so on.
+
+    /quit or the end of stdin ends it. A line that cannot be answered is left out.
+
+    \b
+    janus-kit chat out/000_1.png
+    """
+    from janus_kit.vision.images import load as read_image
+
+    shown = [read_image(name) for name in images or []]
+    pipe = load()
+    said: list[dict[str, Any]] = []
+    failed = False
+    for line in console.typed_lines():
+        turn = {"role": "user", "content": line, "images": [] if said else shown}
+        answer = ""
+        try:
+            for piece in pipe.chat([*said, turn], stream=True, max_new_tokens=max_new_tokens):
+                answer += piece
+                typer.echo(piece, nl=False)
+        except PromptError as error:
+            failed = True
+            console.complain(error)
+        else:
+            typer.echo()
+            said += [turn, {"role": "assistant", "content": answer}]
+    if failed:
+        raise typer.Exit(console.PARTLY)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A folder or a hub id.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="A new or empty folder.")],
+    revision: Revision = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a model of either layout as the safetensors that transformers reads; prints DST.
+
+    \b
+    janus-kit convert deepseek-ai/Janus-Pro-1B Janus-Pro-1B-hf
+    """
+    from janus_kit import checkpoint, loading
+
+    folder, _ = loading.find(source, revision=revision)
+    checkpoint.convert(folder, target)
+    typer.echo(target)
+
+
+@app.command()
+@with_model
+def info(load: Load, as_json: Json = False) -> None:
+    """Show versions, device, memory and the model, which is loaded for this.
+
+    \b
+    janus-kit info
+    janus-kit info --model deepseek-community/Janus-Pro-1B --json
+    """
+    facts = console.describe()
+    try:
+        pipe = load()
+        facts |= {
+            "device": str(pipe.device),
+            "dtype": str(pipe.dtype).removeprefix("torch."),
+            "model": pipe.name,
+            "folder": pipe.folder,
+            "hash": pipe.model_hash,
+            "parameters": sum(weight.numel() for weight in pipe.model.parameters()),
+        }
+    finally:  # without a model, the rest is what helps to find out why
+        console.result(console.lines(facts), facts, as_json)
+
+
+@train.callback()
+def training() -> None:
+    """Make the embedded model from nothing, and measure it."""
+    console.log.setLevel(logging.INFO)  # hours pass; --quiet comes later and still counts
+
+
+@train.command()
+def data(quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Fetch the pictures that the training world is made of; prints their folder.
+
+    \b
+    janus-kit train data
+    """
+    from janus_kit.training.recipe import fetch_data
+
+    typer.echo(fetch_data(console.log.info))
+
+
+@train.command()
+def embedded(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder; a run there goes on.")
+    ] = Path("runs/embedded"),
+    budget: Annotated[str, typer.Option(help="cpu (hours), gpu or small (a trial).")] = "cpu",
+    install: Annotated[
+        bool, typer.Option("--install", help="Make it the embedded model of this package.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the embedded model; prints the folder of the finished one.
+
+    \b
+    janus-kit train embedded --budget gpu -o runs/embedded
+    """
+    from importlib import resources
+
+    from janus_kit.training.recipe import train_embedded
+
+    target = Path(str(resources.files("janus_kit.weights"))) if install else None
+    typer.echo(train_embedded(output, budget=budget, target=target))
+
+
+@train.command()
+def evaluate(
+    pictures: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of scenes and pictures.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file.")] = None,
+    as_json: Json = False,
+    model: Model = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure drawing, captions and answers in the training world.
+
+    \b
+    janus-kit train evaluate --pictures 256 -o results.json
+    """
+    from janus_kit.training.evaluate import evaluate as measure
+
+    report = console.log.info
+    figures = measure(model, prompts=pictures, seed=seed, out=output, report=report)
+    console.result("" if as_json else console.table(figures), figures, as_json)

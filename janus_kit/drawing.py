@@ -1,0 +1,114 @@
+"""The parts of drawing that need no pipeline: what comes out, random streams, codes → pictures."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from janus_kit.errors import OptionError
+from janus_kit.generation.sampling import uniforms
+from janus_kit.generation.vq import decode_in_chunks
+from janus_kit.metadata import Settings, save_png
+from janus_kit.model import Janus
+from janus_kit.options import first_seed, texts
+from janus_kit.vision import images as pictures
+
+__all__ = ["DrawingOutput", "negatives", "noise", "to_pictures"]
+
+
+@dataclass(frozen=True)
+class DrawingOutput:
+    """What a call has drawn; picture i has seeds[i] and settings[i].
+
+    images: PIL pictures, or by output_type "np" float32 [b, 384, 384, 3] in [0, 1], "pt" float32
+    [b, 3, 384, 384] in [0, 1], "tokens" the codes. codes: int64 [b, 576], -1 where the call was
+    stopped before.
+    """
+
+    images: Any
+    seeds: list[int]
+    codes: Tensor
+    settings: list[Settings]
+
+    def save(
+        self, folder: str | os.PathLike[str], name: str = "{index:03}_{seed}.png"
+    ) -> list[Path]:
+        """Write every picture as a PNG with its settings inside; returns the paths.
+
+        Each file appears whole or not at all. Raises OptionError unless output_type was "pil".
+        """
+        if not isinstance(self.images, list):
+            raise OptionError('save needs output_type="pil"')
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for index, (image, settings) in enumerate(zip(self.images, self.settings, strict=True)):
+            path = target / name.format(index=index, seed=settings.seed)
+            save_png(image, path, settings)
+            paths.append(path)
+        return paths
+
+
+def negatives(prompts: Sequence[str], negative: str | Sequence[str] | None) -> list[str]:
+    """One for each prompt; "" stands for the published pads."""
+    found = texts("negative_prompt", negative, optional=True)
+    if negative is None or isinstance(negative, str):
+        return found * len(prompts)
+    if len(found) != len(prompts):
+        raise OptionError(f"there are {len(found)} negative prompts for {len(prompts)} prompts")
+    return found
+
+
+def noise(
+    count: int,
+    codes: int,
+    seed: int | None,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+) -> tuple[Tensor, list[int]]:
+    """The random streams of count pictures, float64 [count, codes], and their seeds."""
+    if generator is None:
+        first = first_seed(seed, count)
+        seeds = [first + i for i in range(count)]
+        return uniforms(seeds, codes), seeds
+    if seed is not None:
+        raise OptionError("give a seed or a generator, not both")
+    sources = list(generator) if isinstance(generator, Sequence) else [generator] * count
+    if not all(isinstance(source, torch.Generator) for source in sources):
+        raise OptionError("generator must be a torch.Generator or a list of them")
+    if len(sources) != count:
+        raise OptionError(f"there are {len(sources)} generators for {count} pictures")
+    rows = [torch.rand(codes, generator=g, dtype=torch.float64, device=g.device) for g in sources]
+    return torch.stack([row.cpu() for row in rows]), [g.initial_seed() for g in sources]
+
+
+def to_pictures(model: Janus, codes: Tensor, output_type: str, chunk: int) -> Any:
+    """See JanusPipeline.decode."""
+    config = model.config
+    if codes.dim() != 2 or not 1 <= codes.shape[1] <= config.codes or not len(codes):
+        raise OptionError(
+            f"codes must be [b, 1 to {config.codes}] and not empty, not {list(codes.shape)}"
+        )
+    low, high = int(codes.min()), int(codes.max())
+    if low < -1 or high >= config.vq.codebook_size:
+        raise OptionError(
+            f"codes must lie in 0 to {config.vq.codebook_size - 1}, not {low} to {high}"
+        )
+    if output_type == "tokens":
+        return codes
+    full = F.pad(codes, (0, config.codes - codes.shape[1]), value=-1).to(model.device)
+    known = full >= 0
+    # Decoding needs a whole picture: the last code drawn fills the rest, which is then hidden.
+    last = full.gather(1, (known.sum(1, keepdim=True) - 1).clamp(min=0)).clamp(min=0)
+    pixels = decode_in_chunks(model.vq, torch.where(known, full, last), chunk).float().cpu()
+    hidden = ~known.view(-1, 1, config.side, config.side).cpu()
+    hidden = hidden.repeat_interleave(config.vq.stride, 2)
+    pixels = pixels.masked_fill(hidden.repeat_interleave(config.vq.stride, 3), 0.0)
+    if output_type == "pil":
+        return pictures.to_pil(pixels)
+    scaled = ((pixels + 1) / 2).clamp(0, 1)
+    return scaled if output_type == "pt" else scaled.permute(0, 2, 3, 1).numpy()
