@@ -273,9 +273,7 @@ class Album:
         grid(images).save(data, format="PNG")
         names = (f"grid_{number}.png" for number in count(1))
         with self._claimed(chain(["grid.png"], names)) as path:
-            part = path.with_name(f".{path.name}.part")
-            part.write_bytes(data.getvalue())
-            part.replace(path)
+            path.write_bytes(data.getvalue())
         return path
 
     @contextmanager
@@ -341,7 +339,7 @@ def draw(
     The prompts go in parts, so that a long list keeps what is done when it is stopped.
     """
     size = batch_size or (64 if pipe.device.type == "cuda" else 8)  # at most, as "auto" has it
-    chosen = {**options, "batch_size": batch_size or "auto", "output_type": "tokens"}
+    chosen = {**options, "batch_size": batch_size or "auto"}
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         try:
@@ -352,10 +350,7 @@ def draw(
             else:
                 yield from draw(pipe, part, first + start, 1, options)
         else:
-            # One by one: beside others a picture's convolutions are rounded differently, which
-            # changed up to 5 of 12,288 bytes by 1 and would show when it is drawn again alone.
-            for codes, settings in zip(drawn.codes, drawn.settings, strict=True):
-                yield pipe.decode(codes[None])[0], settings
+            yield from zip(drawn.images, drawn.settings, strict=True)
 
 
 def compare(old: "Settings", new: "Settings") -> None:

@@ -86,7 +86,7 @@ def noise(
     return torch.stack([row.cpu() for row in rows]), [g.initial_seed() for g in sources]
 
 
-def to_pictures(model: Janus, codes: Tensor, output_type: str, chunk: int) -> Any:
+def to_pictures(model: Janus, codes: Tensor, output_type: str, chunk: int | None) -> Any:
     """See JanusPipeline.decode."""
     config = model.config
     if codes.dim() != 2 or not 1 <= codes.shape[1] <= config.codes or not len(codes):
@@ -100,6 +100,8 @@ def to_pictures(model: Janus, codes: Tensor, output_type: str, chunk: int) -> An
         )
     if output_type == "tokens":
         return codes
+    if chunk is None:
+        chunk = 1 if model.device.type == "cpu" else 8
     full = F.pad(codes, (0, config.codes - codes.shape[1]), value=-1).to(model.device)
     known = full >= 0
     # Decoding needs a whole picture: the last code drawn fills the rest, which is then hidden.

@@ -1,5 +1,6 @@
 """Where a model is and where it goes: ids and folders, devices and dtypes."""
 
+import errno
 import os
 from functools import cache
 from importlib import metadata, resources
@@ -77,6 +78,8 @@ def _download(repository: str, revision: str | None, local: bool, token: str | N
     except HFValidationError as error:
         raise CheckpointError(f"{repository}: neither a folder nor a hub id ({error})") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{repository}: no such folder, and it could not be fetched from the hub ({reason}); "

@@ -76,11 +76,12 @@ class JanusPipeline:
         weights elsewhere. Raises CheckpointError for a folder that is not whole, DeviceError for a
         device or dtype that is not there.
         """
+        place = loading.device_of(device)
+        kind = loading.dtype_of(dtype, place)
         folder, name = loading.find(
             id_or_folder, revision=revision, local_files_only=local_files_only, token=token
         )
-        place = loading.device_of(device)
-        model, config = checkpoint.load(folder, device=place, dtype=loading.dtype_of(dtype, place))
+        model, config = checkpoint.load(folder, device=place, dtype=kind)
         tokenizer = Tokenizer.from_folder(folder, config.language.vocab_size)
         log.info("%s on %s in %s", name, place, str(model.dtype).removeprefix("torch."))
         return cls(model.eval().requires_grad_(False), tokenizer, folder, name)
@@ -127,6 +128,8 @@ class JanusPipeline:
         prompt: str | Sequence[str],
         *,
         negative_prompt: str | Sequence[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
         num_images_per_prompt: int = 1,
         guidance_scale: float = 5.0,
         temperature: float = 1.0,
@@ -150,6 +153,8 @@ class JanusPipeline:
         callback_on_step_end(pipe, row, place, {"codes": int64 [b, place]}) is called once a row of
         24 codes and stops the call by returning False; the unfinished part is then grey.
 
+        height and width are here for diffusers' users and take no other value than the model's.
+
         Raises OptionError for a value out of range, PromptError for a text that cannot be a prompt,
         GenerationError when the weights give NaN.
         """
@@ -158,6 +163,12 @@ class JanusPipeline:
         )
         if output_type not in ("pil", "np", "pt", "tokens"):
             raise OptionError(f"output_type must be pil, np, pt or tokens, not {output_type!r}")
+        for name, side in (("height", height), ("width", width)):
+            if side not in (None, self.config.vision.image_size):
+                raise OptionError(
+                    f"{name} must be {self.config.vision.image_size}, not {side!r}: the model has "
+                    "learnt no other size; enlarge the picture afterwards"
+                )
         prompts = texts("prompt", prompt)
         against = negatives(prompts, negative_prompt)
         copies = whole("num_images_per_prompt", num_images_per_prompt, 1, 100_000)
@@ -255,12 +266,13 @@ class JanusPipeline:
         return sample(drawer, streams, options, on_row)
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, output_type: str = "pil", *, chunk: int = 4) -> Any:
+    def decode(self, codes: Tensor, output_type: str = "pil", *, chunk: int | None = None) -> Any:
         """Codes int64 [b, k], k up to 576 in raster order -> pictures; what is not there is grey.
 
         Codes may also be -1, for not there. Decoded chunk at a time, so that memory does not grow
-        with b; for output_type see DrawingOutput. Raises OptionError for codes outside the codebook
-        or of another shape.
+        with b; None is 1 on a CPU, where a picture's last bits would otherwise depend on its
+        neighbours, and 8 elsewhere. For output_type see DrawingOutput. Raises
+        OptionError for codes outside the codebook or of another shape.
         """
         return to_pictures(self.model, codes, output_type, chunk)
 
@@ -300,7 +312,7 @@ class JanusPipeline:
         """Go on with a conversation: the answer as text, or with stream=True an iterator of pieces.
 
         messages: {"role": "user" | "assistant", "content": text or transformers-style parts,
-        "images": pictures}, taking turns. Options: max_new_tokens, temperature (0 is greedy),
+        "images": pictures}, taking turns. Options: max_new_tokens (512), temperature (0 is greedy),
         top_p, seed. Raises PromptError, ImageError or OptionError for what cannot be used.
         """
         if stream:
@@ -345,7 +357,7 @@ class JanusPipeline:
         self,
         conversations: Sequence[Sequence[Mapping[str, Any]]],
         *,
-        max_new_tokens: int = 512,
+        max_new_tokens: int | None = None,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
@@ -353,13 +365,15 @@ class JanusPipeline:
         """The steps of write_text for a batch of conversations."""
         options = SamplingOptions(guidance=1.0, temperature=temperature, top_p=top_p)
         limit = self.config.language.max_positions
-        steps = whole("max_new_tokens", max_new_tokens, 1, limit)
+        wanted = 1 if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1, limit)
         rows, shown = [], []
         for messages in conversations:
             turns, found = conversation.read(messages)
             rows.append(chat_ids(self.tokenizer, self.template, turns, self.config.vision.tokens))
-            self._check_room(len(rows[-1]), steps)
+            self._check_room(len(rows[-1]), wanted)
             shown += [pictures.load(image) for image in found]
+        # By default an answer may take 512 tokens, or what room there is.
+        steps = wanted if max_new_tokens else min(512, limit - max(map(len, rows)))
         first = first_seed(seed, 1)
         streams = uniforms([first] * len(rows), steps)
         with torch.inference_mode():

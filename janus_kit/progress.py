@@ -1,16 +1,19 @@
 """The bar of rows on stderr."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 __all__ = ["rows_bar"]
+
+LINE_EVERY = 10.0  # seconds between lines where there is no bar
 
 
 @contextmanager
 def rows_bar(pictures: int, rows: int, show: bool) -> Iterator[Callable[[int], None]]:
     """A bar over pictures × rows with the time left; yields advance(count).
 
-    Nothing is shown when show is False or when stderr is no terminal.
+    A line every ten seconds where stderr is no terminal; nothing when show is False.
     """
     from rich.console import Console
     from rich.progress import (
@@ -33,4 +36,14 @@ def rows_bar(pictures: int, rows: int, show: bool) -> Iterator[Callable[[int], N
         disable=not (show and console.is_terminal),
     ) as bar:
         task = bar.add_task("drawing", total=pictures * rows)
-        yield lambda count: bar.advance(task, count)
+        done, said = 0, time.monotonic()
+
+        def advance(count: int) -> None:
+            nonlocal done, said
+            done += count
+            bar.advance(task, count)
+            if show and not console.is_terminal and time.monotonic() - said >= LINE_EVERY:
+                said = time.monotonic()
+                console.print(f"drawing: {done} of {pictures * rows} rows")
+
+        yield advance

@@ -38,11 +38,16 @@ STOREYS = (
         "conversation",
     ),
     ("batch", "scoring", "training"),
-    ("cli", "demos", "console"),
+    ("cli", "demos", "console", "__main__"),
 )
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 OPEN = (0, 2)
-SHARED = {"batch": ("scoring", "training"), "demos": ("cli",), "console": ("cli",)}
+SHARED = {
+    "batch": ("scoring", "training"),
+    "demos": ("cli",),
+    "console": ("cli",),
+    "cli": ("__main__",),
+}
 
 
 def library() -> dict[str, Path]:

@@ -639,7 +639,7 @@ def test_text_that_just_fits_is_drawn_and_one_token_more_is_not(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("max_new_tokens", value) for value in (0, -1, CONTEXT + 1, 1.5, "8", None)],
+        *[("max_new_tokens", value) for value in (0, -1, CONTEXT + 1, 1.5, "8")],
         *[("seed", value) for value in (-1, 2**63, "abc")],
         *[("temperature", value) for value in (-1, float("nan"))],
         *[("top_p", value) for value in (0, 1.1)],
@@ -722,3 +722,32 @@ def test_weights_that_give_nan_are_told_not_drawn(spare: JanusPipeline, temperat
         GenerationError, lambda: spare.chat(talk("a"), max_new_tokens=4, temperature=temperature)
     )
     assert "token 1 of the answer" in message
+
+
+def test_a_pictures_pixels_do_not_depend_on_those_beside_it(pipe: JanusPipeline) -> None:
+    together = pipe(CAT, seed=40, num_images_per_prompt=4, output_type="pt").images
+    alone = pipe(CAT, seed=42, output_type="pt").images
+    assert torch.equal(together[2], alone[0])
+
+
+def test_an_answer_takes_what_room_there_is_unless_told(pipe: JanusPipeline) -> None:
+    limit = pipe.config.language.max_positions
+    messages = [{"role": "user", "content": "word " * 10}]
+    assert isinstance(pipe.chat(messages), str)
+    with pytest.raises(PromptError, match="shorten"):
+        pipe.chat(messages, max_new_tokens=limit)
+
+
+def test_a_wrong_device_is_told_before_anything_is_fetched() -> None:
+    with pytest.raises(DeviceError):
+        JanusPipeline.from_pretrained("nobody/nothing", device="tpu")
+
+
+@pytest.mark.parametrize("name", ["height", "width"])
+def test_another_size_is_refused_and_the_models_own_is_taken(
+    pipe: JanusPipeline, name: str
+) -> None:
+    size = pipe.config.vision.image_size
+    assert pipe(CAT, seed=1, **{name: size}).images[0].size == (size, size)
+    with pytest.raises(OptionError, match="learnt no other size"):
+        pipe(CAT, **{name: 2 * size})

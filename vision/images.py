@@ -222,7 +222,7 @@ def _decoding(place: str) -> Iterator[None]:
     """Turn whatever a decoder raises on bad bytes into an ImageError."""
     try:
         yield
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         names = ", ".join(_FORMATS[:-1])

@@ -189,6 +189,8 @@ def _resume(state: Path, module: nn.Module, optimizers: list[Any], average: Aver
             optimizer.load_state_dict(entry)
         average.values = {k: v.to(average.values[k].device) for k, v in data["average"].items()}
         step = int(data["step"])
+    except torch.OutOfMemoryError:
+        raise
     except (KeyError, RuntimeError, ValueError, EOFError) as error:
         raise CheckpointError(
             f"{state}: not a state of this stage ({error}); remove it to start anew"
