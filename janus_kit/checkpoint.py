@@ -222,6 +222,7 @@ def _write_weights(
             tensor = parameter(name).to(dtype).contiguous()
             tensors |= {piece.name: tensor[piece.rows] for piece in plan[name]}
         save_file(tensors, new / part, metadata={"format": "pt"})
+        (new / part).chmod(0o644)  # safetensors writes for the owner alone
         weight_map |= dict.fromkeys(tensors, part)
     if len(files) > 1:
         _write_json(

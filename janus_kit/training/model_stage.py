@@ -27,6 +27,7 @@ from janus_kit.prompts import (
     unconditional_ids,
 )
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
+from janus_kit.vision.encoder import VisionEncoder
 
 __all__ = [
     "Example",
@@ -168,8 +169,11 @@ class Learner(nn.Module):
 
 
 @torch.no_grad()
-def initialise(janus: Janus, vq: VQTokenizer, seed: int) -> None:
-    """Fresh weights: small matrices, silent residual outputs, code embeds from the codebook."""
+def initialise(janus: Janus, vq: VQTokenizer, vision: VisionEncoder | None, seed: int) -> None:
+    """Fresh weights: small matrices, silent residual outputs, code embeds from the codebook.
+
+    The tokenizer and, if there is one, the encoder are taken as they are.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in janus.named_parameters():
         if name.startswith("vq."):
@@ -184,6 +188,8 @@ def initialise(janus: Janus, vq: VQTokenizer, seed: int) -> None:
         ):
             parameter.zero_()
     janus.vq.load_state_dict(vq.state_dict())
+    if vision is not None:
+        janus.vision.load_state_dict(vision.state_dict())
     janus.code_embed.weight.copy_(F.normalize(vq.codebook.weight, dim=-1))
 
 
@@ -196,10 +202,11 @@ def train_model(
     schedule: Schedule,
     *,
     scenes: int,
+    vision: VisionEncoder | None = None,
     template: Template = PRO,
     seed: int = 0,
 ) -> Janus:
-    """Train a Janus around a trained tokenizer; the returned one has the mean weights.
+    """Train a Janus around a trained tokenizer and encoder; the returned one has the mean weights.
 
     schedule.batch counts drawn pictures a step; one in three is beside them asked about. scenes:
     how many pictures are encoded once and drawn again and again, each time with another prompt.
@@ -208,7 +215,7 @@ def train_model(
 
     state = PartialState()
     janus = Janus(config)
-    initialise(janus, vq, seed)
+    initialise(janus, vq, vision, seed)
     janus.vq.requires_grad_(False)
     janus.to(state.device)
     pool = encode_scenes(janus.vq, example, scenes, folder / "codes.npy")

@@ -21,6 +21,7 @@ from janus_kit.training import sprites, world
 from janus_kit.training.loop import Schedule, save_atomically
 from janus_kit.training.model_stage import Example, train_model
 from janus_kit.training.tokenizer import train_tokenizer
+from janus_kit.training.vision_stage import train_vision
 from janus_kit.training.vq_stage import train_vq
 
 __all__ = ["BUDGETS", "Budget", "fetch_data", "train_embedded"]
@@ -41,6 +42,7 @@ class Budget:
     """How much one run learns."""
 
     vq: Schedule
+    vision: Schedule
     model: Schedule
     scenes: int  # pictures encoded once, and drawn with many prompts
     preset: str = "tiny"
@@ -51,18 +53,21 @@ BUDGETS: Mapping[str, Budget] = {
     # About two hours on two CPU cores.
     "cpu": Budget(
         vq=Schedule(steps=900, batch=4, rate=4e-3, warmup=20),
-        model=Schedule(steps=1150, batch=12, rate=4e-3, warmup=40),
+        vision=Schedule(steps=350, batch=16, rate=3e-3, warmup=20),
+        model=Schedule(steps=880, batch=12, rate=4e-3, warmup=40),
         scenes=2048,
     ),
     # One call of ten minutes on one H200-class GPU.
     "gpu": Budget(
         vq=Schedule(steps=6000, batch=32, rate=3e-3, warmup=100, save_every=500),
+        vision=Schedule(steps=2000, batch=128, rate=3e-3, warmup=100, save_every=500),
         model=Schedule(steps=8000, batch=128, rate=3e-3, warmup=200, save_every=500),
         scenes=60_000,
     ),
     # Minutes; shows that everything runs and draws nothing worth seeing.
     "small": Budget(
         vq=Schedule(steps=4, batch=1, rate=1e-3, warmup=2, save_every=2),
+        vision=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
         model=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
         scenes=4,
         preset="tiny",
@@ -102,9 +107,10 @@ def texts(names: tuple[str, ...]) -> list[str]:
 def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = None) -> Path:
     """Train the embedded model in folder, resuming what is there; returns the finished model.
 
-    The stages are the tokenizer of texts, the VQ tokenizer and the model; each keeps its state in a
-    folder of its own. The finished model, in bfloat16, goes to target, or folder/model. Runs under
-    torchrun or accelerate launch too. Raises OptionError for an unknown budget.
+    The stages are the tokenizer of texts, the VQ tokenizer, the understanding encoder and the
+    model; each keeps its state in a folder of its own. The finished model, in bfloat16, goes to
+    target, or folder/model. Runs under torchrun or accelerate launch too. Raises OptionError for an
+    unknown budget.
     """
     if budget not in BUDGETS:
         raise OptionError(f"budget must be {', '.join(BUDGETS)}, not {budget!r}")
@@ -118,6 +124,13 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
         train_tokenizer(texts(plan.names), config.language.vocab_size, words)
     tokenizer = Tokenizer.from_folder(words, config.language.vocab_size)
     vq = _vq(config, plan, folder / "vq")
+    vision = train_vision(
+        config.vision,
+        partial(world.compose, names=plan.names),
+        plan.names,
+        folder / "vision",
+        plan.vision,
+    )
     janus = train_model(
         config,
         vq,
@@ -126,6 +139,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
         folder / "model_stage",
         plan.model,
         scenes=plan.scenes,
+        vision=vision,
     )
     return export(janus, words, target or folder / "model")
 
