@@ -664,3 +664,19 @@ def test_two_seeds_give_two_models(hf_folder: Path) -> None:
     """Guards the oracle: were its weights equal everywhere, no test here could fail."""
     one, two = hf_model(1).state_dict(), load_file(hf_folder / FILE)
     assert not any(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_link_into_a_hubs_cache_gives_its_checksum_without_being_read(tmp_path: Path) -> None:
+    blob = tmp_path / ("ab" * 32)
+    blob.write_bytes(b"not read")
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "model.safetensors").symlink_to(blob)
+    assert checksum(folder) == "ab" * 32
+
+
+def test_saved_weights_can_be_read_by_everybody(tmp_path: Path, hf_folder: Path) -> None:
+    model, _ = load(hf_folder, device=torch.device("cpu"))
+    save(model, tmp_path / "model", tokenizer_folder=hf_folder)
+    modes = {file.stat().st_mode & 0o444 for file in (tmp_path / "model").iterdir()}
+    assert modes == {0o444}

@@ -76,8 +76,8 @@ def optimizers(
 ) -> tuple[torch.optim.Optimizer, ...]:
     """Muon (Jordan et al., 2024) for the matrices and kernels inside, AdamW for all else.
 
-    Muon moves a kernel as the matrix [out, in·h·w]. On the small stages it came to the same loss in
-    about half of AdamW's steps, which is what a CPU has.
+    Muon moves a kernel as the matrix [out, in·h·w]. It needs fewer steps than AdamW, and steps are
+    what a CPU has few of.
     """
     kernels = [
         p for n, p in module.named_parameters() if p.requires_grad and p.dim() > 1 and inside(n)

@@ -81,7 +81,7 @@ class VQLearner(nn.Module):
 def initialise(vq: VQTokenizer, seed: int) -> None:
     """Fresh weights that let colours straight through: silent blocks, resampling by identity.
 
-    From PyTorch's own initial weights the same net still draws one flat colour after 300 steps.
+    From PyTorch's own initial weights the same net draws one flat colour for hundreds of steps.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in vq.named_parameters():
