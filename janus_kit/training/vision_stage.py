@@ -39,7 +39,7 @@ def patch_labels(scene: Scene, names: Sequence[str], patch: int, side: int) -> T
 def waves(config: VisionConfig) -> Tensor:
     """Sines and cosines of a patch's row and column: [tokens, width] in [-1, 1].
 
-    Where MAE (He et al., 2021) keeps them fixed, they are the start here: what stands beside a patch
+    Where MAE (He et al., 2021) keeps them fixed, they are the start here: what is beside a patch
     is then one direction everywhere, and need not be learnt 576 times.
     """
     side = config.image_size // config.patch_size
