@@ -300,3 +300,14 @@ def test_every_emoji_takes_every_color() -> None:
             rgba = sprites.recolor(found[name][::4, ::4], color)
             lab = sprites.rgb_to_lab(np.median(rgba[rgba[..., 3] > 200][:, :3], axis=0))
             assert np.linalg.norm(palette - lab, axis=1).argmin() == index
+
+
+def test_a_steady_world_has_one_size_and_place_for_each_task_and_count() -> None:
+    places: dict[tuple[str, int, str | None], set[tuple[int, int]]] = {}
+    for seed in range(200):
+        _, scene = world.compose(seed, names=("square",) * 1 + ("circle",), steady=True)
+        key = (scene.task, len(scene.things), scene.relation)
+        corners = tuple(sorted(thing.box[:2] for thing in scene.things))
+        places.setdefault(key, set()).add(corners)  # type: ignore[arg-type]
+        assert max(x1 - x0 for x0, _, x1, _ in (t.box for t in scene.things)) in (192, 112, 144)
+    assert all(len(found) == 1 for found in places.values()), places

@@ -43,7 +43,7 @@ def evaluate(
     for split in ("train", "test"):
         kind = {"train": "seen combinations", "test": "held-out combinations"}[split]
         scenes = [
-            world.compose(FRESH + seed * 100_000 + i, names=names, split=split)
+            world.compose(FRESH + seed * 100_000 + i, names=names, split=split, steady=True)
             for i in range(prompts)
         ]
         report(f"{kind}: the check itself on {prompts} true pictures")

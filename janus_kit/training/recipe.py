@@ -47,6 +47,7 @@ class Budget:
     scenes: int  # pictures encoded once, and drawn with many prompts
     preset: str = "tiny"
     names: tuple[str, ...] = sprites.NAMES
+    steady: bool = True  # for the model; the other stages see things of every size and place
 
 
 BUDGETS: Mapping[str, Budget] = {
@@ -54,8 +55,8 @@ BUDGETS: Mapping[str, Budget] = {
     "cpu": Budget(
         vq=Schedule(steps=900, batch=4, rate=4e-3, warmup=20),
         vision=Schedule(steps=350, batch=16, rate=3e-3, warmup=20),
-        model=Schedule(steps=880, batch=12, rate=4e-3, warmup=40),
-        scenes=2048,
+        model=Schedule(steps=2000, batch=10, rate=4e-3, warmup=40),
+        scenes=1024,
     ),
     # One call of ten minutes on one H200-class GPU.
     "gpu": Budget(
@@ -63,6 +64,7 @@ BUDGETS: Mapping[str, Budget] = {
         vision=Schedule(steps=2000, batch=128, rate=3e-3, warmup=100, save_every=500),
         model=Schedule(steps=8000, batch=128, rate=3e-3, warmup=200, save_every=500),
         scenes=60_000,
+        steady=False,
     ),
     # Minutes; shows that everything runs and draws nothing worth seeing.
     "small": Budget(
@@ -83,9 +85,9 @@ def fetch_data(report: Callable[[str], None]) -> Path:
     return path.parent
 
 
-def example(names: tuple[str, ...], seed: int, words: np.random.Generator) -> Example:
+def example(names: tuple[str, ...], steady: bool, seed: int, words: np.random.Generator) -> Example:
     """Scene number seed of the training world, with a prompt and a dialogue by words."""
-    pixels, scene = world.compose(seed, names=names)
+    pixels, scene = world.compose(seed, names=names, steady=steady)
     asked = world.questions(scene, words, names)
     first = (DESCRIBE[int(words.integers(len(DESCRIBE)))], world.caption(scene))
     rest = [asked[i] for i in words.permutation(len(asked))[:4]]
@@ -135,7 +137,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
         config,
         vq,
         tokenizer,
-        partial(example, plan.names),
+        partial(example, plan.names, plan.steady),
         folder / "model_stage",
         plan.model,
         scenes=plan.scenes,

@@ -77,6 +77,9 @@ LAYOUTS: Mapping[int, tuple[tuple[tuple[int, int], ...], ...]] = {
     4: (((104, 104), (280, 104), (104, 280), (280, 280)),),
 }
 
+# The longer side of things in a steady world.
+STEADY: Mapping[str, int] = {"single": 192, "count": 112, "two": 144, "position": 144}
+
 # What `parse` reads. One fact: "a red apple", "3 yellow stars", "green house".
 COUNTS = {word: n for n, word in NUMBERS.items()} | {str(n): n for n in NUMBERS}
 SINGULAR = {PLURALS.get(name, name + "s"): name for name in NAMES} | {name: name for name in NAMES}
@@ -119,11 +122,13 @@ def held_out_pair(a: str, b: str) -> bool:
 
 
 def compose(
-    seed: int, *, names: Sequence[str], split: Split = "train"
+    seed: int, *, names: Sequence[str], split: Split = "train", steady: bool = False
 ) -> tuple[npt.NDArray[np.uint8], Scene]:
     """A picture, uint8 [384, 384, 3], and what it shows; equal seeds give equal pictures.
 
-    A test scene has a thing in a colour, or two things together, that no train scene has.
+    A test scene has a thing in a colour, or two things together, that no train scene has. In a
+    steady world things have one size and one place for each task and count: what a small run can
+    learn.
     """
     if split not in ("train", "test"):
         raise OptionError(f"split: '{split}' is not one; choose train or test")
@@ -137,14 +142,16 @@ def compose(
     if task in ("single", "count"):
         count = 1 if task == "single" else _pick(rng, tuple(LAYOUTS))
         things = (_pick(rng, singles),) * count
-        centres = SINGLE if task == "single" else _pick(rng, LAYOUTS[count])
+        choice = LAYOUTS[count][-1:] if steady and count > 1 else LAYOUTS.get(count, ())
+        centres = SINGLE if task == "single" else _pick(rng, choice)
     else:
         relation = _pick(rng, tuple(OPPOSITE))
         things = _pick_two(rng, known, novel)
         centres = BESIDE if relation in ("left of", "right of") else STACKED
         centres = centres if relation in ("left of", "above") else centres[::-1]
-    size = _size(rng, task, centres)
-    boxes = _place(rng, [_sprite(*thing, size).size for thing in things], centres)
+    size = STEADY[task] if steady else _size(rng, task, centres)
+    steps = 0 if steady else (2 if len(centres) == 1 else 1)
+    boxes = _place(rng, [_sprite(*thing, size).size for thing in things], centres, steps)
     image = _ground(background).copy()
     for thing, box in zip(things, boxes, strict=True):
         sprite = _sprite(*thing, size)
@@ -202,10 +209,12 @@ def _size(rng: np.random.Generator, task: str, centres: Sequence[tuple[int, int]
 
 
 def _place(
-    rng: np.random.Generator, sizes: Sequence[tuple[int, int]], centres: Sequence[tuple[int, int]]
+    rng: np.random.Generator,
+    sizes: Sequence[tuple[int, int]],
+    centres: Sequence[tuple[int, int]],
+    steps: int,
 ) -> list[tuple[int, int, int, int]]:
-    """Boxes about the centres, all moved together by up to a step (two for one thing)."""
-    steps = 2 if len(centres) == 1 else 1
+    """Boxes about the centres, all moved together by up to so many steps of the grid."""
     dx, dy = (rng.integers(-steps, steps + 1, size=2) * GRID).tolist()
     boxes = []
     for (width, height), (x, y) in zip(sizes, centres, strict=True):
