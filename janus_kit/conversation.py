@@ -1,20 +1,29 @@
 """Messages as users write them -> turns and pictures in the order of the template."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
-from janus_kit.errors import PromptError
+from janus_kit.errors import ImageError, PromptError
 from janus_kit.prompts import Message
 
-__all__ = ["is_picture", "read"]
+__all__ = ["is_picture", "listed", "read"]
 
 
 def is_picture(value: object) -> bool:
     """Whether value stands for one picture: a path or a PIL image."""
     return isinstance(value, str | os.PathLike | Image.Image)
+
+
+def listed(images: Any) -> list[Any]:
+    """One picture or several, as a list. Raises ImageError for what is neither."""
+    if is_picture(images):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise ImageError(f"a picture is a path or a PIL image, not {images!r:.80}")
+    return list(images)
 
 
 def read(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Message], list[Any]]:

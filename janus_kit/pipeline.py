@@ -6,7 +6,7 @@ deepseek-ai/Janus (generation_inference.py), answering follows its inference.py.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -20,7 +20,7 @@ import janus_kit.config as configs
 from janus_kit import checkpoint, conversation, loading
 from janus_kit.drawing import DrawingOutput, negatives, noise, to_pictures
 from janus_kit.engine import CodeDrawer, write_text
-from janus_kit.errors import ImageError, OptionError, PromptError
+from janus_kit.errors import OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, sample, uniforms
 from janus_kit.metadata import Settings
 from janus_kit.model import Janus
@@ -279,7 +279,7 @@ class JanusPipeline:
     @torch.inference_mode()
     def encode(self, images: Picture | Sequence[Picture]) -> Tensor:
         """Pictures as the drawing side sees them: codes int64 [b, 576]; the sides are cropped."""
-        loaded = [pictures.load(image) for image in _list(images)]
+        loaded = [pictures.load(image) for image in conversation.listed(images)]
         pixels = torch.stack([pictures.to_square(i, self.config.vision.image_size) for i in loaded])
         return torch.cat(
             [self.model.vq.encode(part.to(self.device)) for part in torch.split(pixels, 4)]
@@ -295,7 +295,8 @@ class JanusPipeline:
         Options are those of chat, without stream. A batch answers what single calls answer.
         """
         messages = [
-            [{"role": "user", "images": [image], "content": question}] for image in _list(images)
+            [{"role": "user", "images": [image], "content": question}]
+            for image in conversation.listed(images)
         ]
         if options.pop("stream", False):
             raise OptionError("stream=True is for one conversation; use chat")
@@ -396,11 +397,3 @@ class JanusPipeline:
             if token is None:
                 return
             yield token
-
-
-def _list(images: Any) -> list[Any]:
-    if conversation.is_picture(images):
-        return [images]
-    if not isinstance(images, Iterable):
-        raise ImageError(f"a picture is a path or a PIL image, not {images!r:.80}")
-    return list(images)

@@ -208,7 +208,7 @@ def train_model(
 ) -> Janus:
     """Train a Janus around a trained tokenizer and encoder; the returned one has the mean weights.
 
-    schedule.batch counts drawn pictures a step; half as many others are asked about. scenes:
+    schedule.batch counts drawn pictures a step; as many others are asked about. scenes:
     how many pictures are encoded once and drawn again and again, each time with another prompt.
     """
     from accelerate import PartialState
@@ -230,7 +230,7 @@ def train_model(
             prompt = example(place, random).prompt
             drop = bool(random.random() < DROP)
             rows.append(draw_row(tokenizer, template, prompt, codes, drop=drop))
-        fresh = random.integers(scenes, 2**31, max(1, schedule.batch // 2))
+        fresh = random.integers(scenes, 2**31, schedule.batch)
         asked = [example(int(place), random) for place in fresh]
         answers = [
             answer_rows(tokenizer, template, e.dialogue, config.vision.tokens) for e in asked
