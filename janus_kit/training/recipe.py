@@ -51,18 +51,18 @@ class Budget:
 
 
 BUDGETS: Mapping[str, Budget] = {
-    # About two hours on two CPU cores.
+    # About two hours on two CPU cores, most of them in the last stage.
     "cpu": Budget(
         vq=Schedule(steps=900, batch=4, rate=4e-3, warmup=20),
         vision=Schedule(steps=350, batch=16, rate=3e-3, warmup=20),
-        model=Schedule(steps=2000, batch=10, rate=4e-3, warmup=40),
+        model=Schedule(steps=2000, batch=8, rate=1.5e-3, warmup=40),
         scenes=1024,
     ),
-    # One call of ten minutes on one H200-class GPU.
+    # Meant for ten minutes of one H200-class GPU; not run yet.
     "gpu": Budget(
         vq=Schedule(steps=6000, batch=32, rate=3e-3, warmup=100, save_every=500),
         vision=Schedule(steps=2000, batch=128, rate=3e-3, warmup=100, save_every=500),
-        model=Schedule(steps=8000, batch=128, rate=3e-3, warmup=200, save_every=500),
+        model=Schedule(steps=8000, batch=128, rate=2e-3, warmup=200, save_every=500),
         scenes=60_000,
         steady=False,
     ),
