@@ -77,11 +77,11 @@ class CodeDrawer:
         hidden = decoder.read(self.model.language.embed(decoder.tokens))
         if len(self.order) > len(hidden) or bool((self.order.diff() != 1).any()):
             decoder.cache = decoder.cache.pick(self.order)
-        return self.model.code_head(hidden[self.order])  # type: ignore[no-any-return]
+        return self.model.code_logits(hidden[self.order])
 
     def step(self, codes: Tensor) -> Tensor:
         embeds = self.table[codes].repeat(self.copies, 1)
-        return self.model.code_head(self.decoder.step(embeds))  # type: ignore[no-any-return]
+        return self.model.code_logits(self.decoder.step(embeds))
 
 
 def write_text(
