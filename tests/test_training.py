@@ -21,7 +21,7 @@ from janus_kit.generation.vq import VQTokenizer
 from janus_kit.model import IGNORE, Janus
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import world
-from janus_kit.training.evaluate import share
+from janus_kit.training.evaluate import evaluate, share
 from janus_kit.training.judge import see
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.model_stage import (
@@ -350,4 +350,13 @@ def test_two_processes_train_as_one_and_the_world_size_is_two(tmp_path: Path) ->
 
 
 def test_every_budget_uses_a_known_preset() -> None:
-    assert {replace(b).preset for b in BUDGETS.values()} == {"tiny"}
+    assert {budget.preset for budget in BUDGETS.values()} <= set(PRESETS)
+
+
+def test_an_evaluation_fetches_what_its_check_needs_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Path:
+        raise OptionError("the picture sets cannot be had")
+
+    monkeypatch.setattr("janus_kit.training.sprites.fetch", refuse)
+    with pytest.raises(OptionError, match="cannot be had"):
+        evaluate(prompts=1)

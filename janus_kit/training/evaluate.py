@@ -4,6 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from janus_kit.loading import version
 from janus_kit.pipeline import JanusPipeline
 from janus_kit.training import sprites, world
 from janus_kit.training.judge import see
@@ -34,12 +36,24 @@ def evaluate(
 
     prompts: how many pictures are drawn and how many scenes are asked about, for seen and for
     held-out combinations each. low and high: Wilson's 95 % interval. Scenes and seeds follow from
-    seed, none of them is in training. out: a JSON file for the result.
+    seed, none of them is in training. out: a JSON file for the result. Fetches the picture sets if
+    they are not there yet; raises OptionError when they cannot be had.
     """
+    sprites.fetch()  # the check knows things by their outlines
     pipe = JanusPipeline.from_pretrained(model)
     pipe.set_progress_bar_config(disable=True)
     names = sprites.NAMES
-    result: dict[str, Any] = {"model": pipe.name, "hash": pipe.model_hash, "prompts": prompts}
+    result: dict[str, Any] = {
+        "model": pipe.name,
+        "hash": pipe.model_hash,
+        "prompts": prompts,
+        "seed": seed,
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": pipe.device.type,
+        "dtype": str(pipe.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "janus_kit": version(),
+    }
     for split in ("train", "test"):
         kind = {"train": "seen combinations", "test": "held-out combinations"}[split]
         scenes = [

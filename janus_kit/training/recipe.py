@@ -51,7 +51,7 @@ class Budget:
 
 
 BUDGETS: Mapping[str, Budget] = {
-    # About two hours on two CPU cores, most of them in the last stage.
+    # Some two hours on two CPU cores, by the step times of its stages; most of it in the last.
     "cpu": Budget(
         vq=Schedule(steps=900, batch=4, rate=4e-3, warmup=20),
         vision=Schedule(steps=350, batch=16, rate=3e-3, warmup=20),
