@@ -85,6 +85,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     )
 
 
+def branching(branches: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions int64 [b, t] and the mask bool [b, 1, t, t] of rows that fork; see Batch."""
+    t = branches.shape[1]
+    own = branches[:, :, None] == branches[:, None, :]
+    before = torch.ones(t, t, dtype=torch.bool, device=branches.device).tril()
+    start = (branches == 0).sum(1, keepdim=True)
+    positions = (own & before).sum(2) - 1 + torch.where(branches == 0, 0, start)
+    return positions, ((own | (branches == 0)[:, None, :]) & before)[:, None]
+
+
 class Attention(nn.Module):
     """Causal self-attention with fused q, k, v and shared key-value heads."""
 
@@ -179,15 +189,22 @@ class Language(nn.Module):
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
     def forward(
-        self, embeds: Tensor, mask: Tensor | None = None, cache: Cache | None = None
+        self,
+        embeds: Tensor,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
+        branches: Tensor | None = None,
     ) -> Tensor:
         """Read whole rows: embeds [b, t, d], mask bool [b, t] (None: all real) -> [b, t, d].
 
         Batch padding is on the left or the right; with a cache it must be on the left, and the
         first t slots are filled. Rows of padding come out as numbers without meaning, never NaN.
+        branches, in place of mask: see Batch.
         """
         b, t, _ = embeds.shape
-        if mask is None or bool(mask.all()):
+        if branches is not None:
+            positions, bias = branching(branches)
+        elif mask is None or bool(mask.all()):
             positions = torch.arange(t, device=embeds.device).expand(b, t)
             bias = None
         else:
@@ -233,6 +250,8 @@ class Batch:
     tokens: int64 [b, t]; where codes >= 0 the code is read instead, and where tokens equal
     image_token the next feature of pixels [n, 3, 384, 384] is (row by row). text_labels and
     code_labels: int64 [b, t], the token or code that comes next, IGNORE where none is learnt.
+    branches: int64 [b, t] or None: 0 where a row begins, then 1, 2, …: ways of going on from there
+    that do not see each other, so that many questions share one picture; -1 is padding.
     """
 
     tokens: Tensor
@@ -241,6 +260,7 @@ class Batch:
     code_labels: Tensor
     pixels: Tensor | None = None
     image_token: int = -1
+    branches: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -308,7 +328,7 @@ class Janus(nn.Module):
         drawn = batch.codes >= 0
         read = self.embed_codes(batch.codes[drawn]).to(embeds.dtype)
         embeds = embeds.masked_scatter(drawn.unsqueeze(-1), read)
-        hidden = self.language(embeds)
+        hidden = self.language(embeds, branches=batch.branches)
         zero = hidden.sum() * 0  # keeps every parameter in the graph for distributed training
         losses = []
         for labels, head in (

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
+from PIL import Image
 from torch import nn
 
 from janus_kit.config import PRESETS, VisionConfig, VQConfig
@@ -26,13 +27,13 @@ from janus_kit.training.judge import see
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.model_stage import (
     Example,
-    answer_rows,
+    answer_row,
     collate,
     draw_row,
-    encode_scenes,
     initialise,
     train_model,
 )
+from janus_kit.training.quantizer import design, patches, to_pixels
 from janus_kit.training.recipe import BUDGETS, texts, train_embedded
 from janus_kit.training.sprites import DRAWN
 from janus_kit.training.vision_stage import patch_labels, train_vision
@@ -153,7 +154,7 @@ def test_a_dropped_prompt_keeps_its_length_and_loses_its_words(tokenizer: Tokeni
 
 
 def test_an_answering_row_teaches_the_answers_and_their_ends(tokenizer: Tokenizer) -> None:
-    row = answer_rows(tokenizer, PRO, [("What is it?", "An apple."), ("Red?", "Yes.")], 4)
+    row = answer_row(tokenizer, PRO, [[("What is it?", "An apple."), ("Red?", "Yes.")]], 4)
     learnt = [token for token in row.text_labels if token != IGNORE]
     ends = [i for i, token in enumerate(learnt) if token == tokenizer.eos]
     assert len(ends) == 2
@@ -162,6 +163,32 @@ def test_an_answering_row_teaches_the_answers_and_their_ends(tokenizer: Tokenize
     assert row.tokens.count(tokenizer.image) == 4
     place = row.text_labels.index(learnt[0])
     assert row.tokens[place + 1] == learnt[0]  # the label is the token that comes next
+
+
+def test_branches_of_a_row_teach_what_rows_of_their_own_do(tokenizer: Tokenizer) -> None:
+    config = tiny_config()
+    janus = Janus(config)
+    initialise(janus, torch.zeros(config.vq.codebook_size, config.vq.code_dim), None, 0)
+    for layer in janus.language.layers:  # silent blocks would hide what they attend to
+        for parameter in layer.parameters():
+            parameter.data += torch.linspace(-0.2, 0.2, parameter.numel()).view(parameter.shape)
+    dialogues = [[("What is it?", "An apple."), ("Red?", "Yes.")], [("How many?", "Four.")]]
+    side = config.vision.image_size
+    pixels = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def loss(chosen: list[Any]) -> torch.Tensor:
+        row = answer_row(tokenizer, PRO, chosen, config.vision.tokens)
+        return janus.loss(collate([row], tokenizer, torch.device("cpu"), pixels)).text
+
+    def answers(chosen: list[Any]) -> int:
+        row = answer_row(tokenizer, PRO, chosen, config.vision.tokens)
+        return sum(label != IGNORE for label in row.text_labels)
+
+    counts = [answers([dialogue]) for dialogue in dialogues]
+    apart = sum(loss([d]) * n for d, n in zip(dialogues, counts, strict=True)) / sum(counts)
+    assert answers(dialogues) == sum(counts)
+    assert torch.allclose(loss(dialogues), torch.as_tensor(apart), atol=1e-5)
+    assert torch.allclose(loss(dialogues[::-1]), loss(dialogues), atol=1e-5)
 
 
 def test_rows_are_padded_on_the_right_and_padding_teaches_nothing(tokenizer: Tokenizer) -> None:
@@ -178,8 +205,9 @@ def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
         return world.compose(seed, names=DRAWN)[0][:128, :128]
 
     plan = Schedule(steps=3, batch=1, rate=1e-3, warmup=1, save_every=1)
+    book = design(scenes_of_any_size(scenes), 4, SMALL_VQ.codebook_size)
     torch.set_num_threads(1)
-    whole = train_vq(SMALL_VQ, scenes_of_any_size(scenes), tmp_path / "a", plan)
+    whole = train_vq(SMALL_VQ, scenes_of_any_size(scenes), book, tmp_path / "a", plan)
 
     class Stop(Exception):
         pass
@@ -190,12 +218,45 @@ def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
         return scenes(seed)
 
     with pytest.raises(Stop):
-        train_vq(SMALL_VQ, scenes_of_any_size(cut), tmp_path / "b", plan)
-    again = train_vq(SMALL_VQ, scenes_of_any_size(scenes), tmp_path / "b", plan)
+        train_vq(SMALL_VQ, scenes_of_any_size(cut), book, tmp_path / "b", plan)
+    again = train_vq(SMALL_VQ, scenes_of_any_size(scenes), book, tmp_path / "b", plan)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     norms = whole.codebook.weight.norm(dim=-1)
     assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
+
+
+def test_a_thing_has_the_same_codes_wherever_it_stands() -> None:
+    scenes = partial(world.compose, names=DRAWN, steady=True)
+    book = design(lambda seed: scenes(seed)[0], 40, 256)
+    thing = world._sprite("star", "red", 112)
+    ground = Image.new("RGB", (384, 384), (245, 245, 245))
+    places = [(32, 32), (208, 144)]
+    pictures = []
+    for place in places:
+        picture = ground.copy()
+        picture.paste(thing, place, thing)
+        pictures.append(np.array(picture))
+    found = book.codes(to_pixels(pictures)).view(2, 24, 24)
+    first, second = (found[i, y // 16 :, x // 16 :][:7, :7] for i, (x, y) in enumerate(places))
+    assert torch.equal(first, second)
+    assert len(first.unique()) > 8
+
+
+def test_a_code_stands_for_the_patch_that_is_nearest() -> None:
+    scenes = partial(world.compose, names=DRAWN, steady=True)
+    book = design(lambda seed: scenes(seed)[0], 20, 64)
+    assert (len(book.calm), len(book.busy)) == (16, 48)
+    pixels = to_pixels([scenes(7)[0]])
+    codes = book.codes(pixels)
+    found = patches(pixels)
+    calm = book.calm[:, :, None].expand(-1, -1, 64).flatten(1)
+    whole = torch.cat((calm, book.busy))
+    shown = (whole[codes.flatten()] - found.flatten(1)).square().mean()
+    flat = (found.mean((0, 2))[None, :, None] - found).square().mean()
+    assert shown < 0.05 * flat
+    vectors = book.vectors(8)
+    assert torch.allclose(vectors.norm(dim=-1), torch.ones(64), atol=1e-5)
 
 
 def scenes_of_any_size(scenes: Any) -> Any:
@@ -214,33 +275,19 @@ def test_the_model_stage_trains_every_part_but_the_tokenizer(
     def example(seed: int, words: np.random.Generator) -> Example:
         size = config.vision.image_size
         pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-        return Example(pixels=pixels, prompt="a red apple", dialogue=[("What?", "An apple.")])
+        return Example(pixels=pixels, prompt="a red apple", dialogues=[[("What?", "An apple.")]])
 
     plan = Schedule(steps=6, batch=2, rate=5e-3, warmup=1, save_every=3)
-    janus = train_model(config, vq, tokenizer, example, tmp_path, plan, scenes=4)
+    codes = VQTokenizer(config.vq).encode
+    vectors = vq.codebook.weight
+    janus = train_model(config, vectors, codes, tokenizer, example, example, tmp_path, plan)
     assert all(torch.equal(v, frozen[k]) for k, v in janus.vq.state_dict().items())
-    assert (tmp_path / "codes.npy").exists()
     log = (tmp_path / "log.jsonl").read_text().splitlines()
     assert "text" in log[0]
     assert "code" in log[-1]
-    again = train_model(config, vq, tokenizer, example, tmp_path, plan, scenes=4)
+    again = train_model(config, vectors, codes, tokenizer, example, example, tmp_path, plan)
     for name, value in janus.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-
-
-def test_encoded_scenes_are_kept_and_continued(tmp_path: Path) -> None:
-    vq = VQTokenizer(SMALL_VQ)
-    asked: list[int] = []
-
-    def example(seed: int, words: np.random.Generator) -> Example:
-        asked.append(seed)
-        return Example(pixels=np.full((32, 32, 3), seed, np.uint8), prompt="", dialogue=())
-
-    path = tmp_path / "codes.npy"
-    first = encode_scenes(vq, example, 2, path)
-    both = encode_scenes(vq, example, 3, path)
-    assert asked == [0, 1, 2]
-    assert np.array_equal(first, both[:2])
 
 
 def test_every_patch_of_a_thing_is_labelled_with_it() -> None:
@@ -262,7 +309,7 @@ def test_the_vision_stage_learns_and_its_encoder_is_taken_over(tmp_path: Path) -
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     janus = Janus(replace(PRESETS["tiny"], vision=config))
-    initialise(janus, VQTokenizer(PRESETS["tiny"].vq), encoder, 0)
+    initialise(janus, torch.zeros(1024, 8), encoder, 0)
     taken = janus.vision.state_dict()
     assert all(torch.equal(v, taken[k]) for k, v in encoder.state_dict().items())
 

@@ -16,7 +16,7 @@ from janus_kit.loading import version
 from janus_kit.pipeline import JanusPipeline
 from janus_kit.training import sprites, world
 from janus_kit.training.judge import see
-from janus_kit.training.model_stage import to_pixels
+from janus_kit.training.quantizer import to_pixels
 from janus_kit.vision.images import to_uint8
 
 __all__ = ["evaluate"]

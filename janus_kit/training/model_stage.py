@@ -1,4 +1,4 @@
-"""Stage two: everything but the VQ tokenizer learns to draw and to answer, in one mixed batch.
+"""The model stage: all but the VQ tokenizer learns to draw and to answer, in one mixed step.
 
 Follows the recipe of Janus-Pro (Chen et al., 2025) in small: drawing and understanding side by
 side, one in ten prompts dropped for guidance, the tokenizer frozen.
@@ -7,16 +7,14 @@ side, one in ten prompts dropped for guidance, the tokenizer frozen.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_kit.config import JanusConfig
-from janus_kit.generation.vq import VQTokenizer
-from janus_kit.model import IGNORE, Batch, Janus
+from janus_kit.model import IGNORE, Batch, Janus, Layer
 from janus_kit.prompts import (
     PRO,
     Message,
@@ -27,16 +25,16 @@ from janus_kit.prompts import (
     unconditional_ids,
 )
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
+from janus_kit.training.quantizer import to_pixels
 from janus_kit.vision.encoder import VisionEncoder
 
 __all__ = [
     "Example",
     "Examples",
     "Learner",
-    "answer_rows",
+    "answer_row",
     "collate",
     "draw_row",
-    "encode_scenes",
     "train_model",
 ]
 
@@ -48,11 +46,11 @@ DROP = 0.1  # the share of prompts that is dropped, so that guidance has somethi
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A picture with a prompt that asks for it and questions that it answers."""
+    """A picture with a prompt that asks for it and conversations that fit it."""
 
     pixels: "np.ndarray[Any, Any]"  # uint8 [h, w, 3]
     prompt: str
-    dialogue: Sequence[tuple[str, str]]
+    dialogues: Sequence[Sequence[tuple[str, str]]]  # none knows of the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +61,7 @@ class Row:
     codes: list[int]
     text_labels: list[int]
     code_labels: list[int]
+    branches: list[int]
 
 
 def draw_row(
@@ -78,13 +77,43 @@ def draw_row(
         codes=[-1] * len(ids) + read,
         text_labels=[IGNORE] * (len(ids) + len(read)),
         code_labels=[IGNORE] * (len(ids) - 1) + list(codes),
+        branches=[0] * (len(ids) + len(read)),
     )
 
 
-def answer_rows(
-    tokenizer: Tokenizer, template: Template, dialogue: Sequence[tuple[str, str]], image_tokens: int
+def answer_row(
+    tokenizer: Tokenizer,
+    template: Template,
+    dialogues: Sequence[Sequence[tuple[str, str]]],
+    image_tokens: int,
 ) -> Row:
-    """A conversation about one picture; only the answers, each with its end, are learnt."""
+    """Conversations about one picture, which stands in the row once; only answers are learnt.
+
+    Each begins with the picture and is a branch of its own, so that no answer can be read off
+    another's.
+    """
+    found = [_conversation(tokenizer, template, d, image_tokens) for d in dialogues]
+    start = 1 + max(i for i, token in enumerate(found[0][0]) if token == tokenizer.image)
+    row = Row(
+        tokens=found[0][0][:start],
+        codes=[],
+        text_labels=[IGNORE] * start,
+        code_labels=[],
+        branches=[0] * start,
+    )
+    for number, (tokens, labels) in enumerate(found, 1):
+        row.tokens.extend(tokens[start:-1])
+        row.text_labels.extend(labels[start + 1 :])
+        row.branches.extend([number] * (len(tokens) - start - 1))
+    row.codes.extend([-1] * len(row.tokens))
+    row.code_labels.extend([IGNORE] * len(row.tokens))
+    return row
+
+
+def _conversation(
+    tokenizer: Tokenizer, template: Template, dialogue: Sequence[tuple[str, str]], image_tokens: int
+) -> tuple[list[int], list[int]]:
+    """The ids of a conversation about a picture, and the same with IGNORE outside the answers."""
     messages: list[Message] = []
     tokens: list[int] = []
     labels: list[int] = []
@@ -95,12 +124,7 @@ def answer_rows(
         after = chat_ids(tokenizer, template, messages, image_tokens)
         labels += [IGNORE] * (len(before) - len(tokens)) + after[len(before) :]
         tokens = after
-    return Row(
-        tokens=tokens[:-1],
-        codes=[-1] * (len(tokens) - 1),
-        text_labels=labels[1:],
-        code_labels=[IGNORE] * (len(tokens) - 1),
-    )
+    return tokens, labels
 
 
 def collate(
@@ -113,6 +137,7 @@ def collate(
         values = [getattr(row, name) for row in rows]
         return torch.tensor([v + [fill] * (longest - len(v)) for v in values], device=device)
 
+    forked = any(any(row.branches) for row in rows)
     return Batch(
         tokens=stack("tokens", tokenizer.pad),
         codes=stack("codes", -1),
@@ -120,43 +145,14 @@ def collate(
         code_labels=stack("code_labels", IGNORE),
         pixels=pixels,
         image_token=tokenizer.image,
+        branches=stack("branches", -1) if forked else None,
     )
-
-
-def to_pixels(pictures: Sequence["np.ndarray[Any, Any]"]) -> Tensor:
-    """uint8 pictures [h, w, 3] -> fp32 [n, 3, h, w] in [-1, 1]."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-@torch.no_grad()
-def encode_scenes(
-    vq: VQTokenizer, example: Examples, count: int, path: Path
-) -> "np.ndarray[Any, Any]":
-    """Codes of examples 0 … count - 1, int32 [count, 576]; kept in path, continued from there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = np.load(path) if path.exists() else np.zeros((0, 0), np.int32)
-    while len(done) < count:
-        seeds = range(len(done), min(len(done) + 256, count))
-        found = []
-        words = np.random.default_rng(0)
-        for start in range(0, len(seeds), 8):
-            pictures = [example(seed, words).pixels for seed in seeds[start : start + 8]]
-            device = vq.codebook.weight.device
-            with torch.autocast(device.type, torch.bfloat16):
-                found.append(vq.encode(to_pixels(pictures).to(device)).cpu().numpy())
-        fresh = np.concatenate(found).astype(np.int32)
-        done = np.concatenate([done, fresh]) if len(done) else fresh
-        partial = path.with_name(f".{path.name}")
-        with partial.open("wb") as file:
-            np.save(file, done)
-        partial.replace(path)
-    return done[:count]
 
 
 class Learner(nn.Module):
     """Janus with its losses: forward((drawing batch, answering batch)) -> figures."""
 
-    def __init__(self, janus: Janus, text_weight: float = 0.5) -> None:
+    def __init__(self, janus: Janus, text_weight: float = 1.0) -> None:
         super().__init__()
         self.janus = janus
         self.text_weight = text_weight
@@ -169,10 +165,10 @@ class Learner(nn.Module):
 
 
 @torch.no_grad()
-def initialise(janus: Janus, vq: VQTokenizer, vision: VisionEncoder | None, seed: int) -> None:
-    """Fresh weights: small matrices, silent residual outputs, code embeds from the codebook.
+def initialise(janus: Janus, vectors: Tensor, vision: VisionEncoder | None, seed: int) -> None:
+    """Fresh weights: small matrices, silent residual outputs, vectors as the embeds of codes.
 
-    The tokenizer and, if there is one, the encoder are taken as they are.
+    The encoder, if there is one, is taken as it is; the VQ tokenizer is left alone.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in janus.named_parameters():
@@ -187,55 +183,94 @@ def initialise(janus: Janus, vq: VQTokenizer, vision: VisionEncoder | None, seed
             ".layers." in name or ".blocks." in name
         ):
             parameter.zero_()
-    janus.vq.load_state_dict(vq.state_dict())
     if vision is not None:
         janus.vision.load_state_dict(vision.state_dict())
-    janus.code_embed.weight.copy_(F.normalize(vq.codebook.weight, dim=-1))
+    janus.code_embed.weight.copy_(vectors)
+    look_around(janus)
+
+
+@torch.no_grad()
+def look_around(janus: Janus) -> None:
+    """Heads of the first two layers start by looking at the codes beside and above the next one.
+
+    Positions run in one dimension, so a model has to find out that the code above is one row of
+    codes back; from random weights that took most of a small run. A start that looks like what
+    training would find is Trockman and Kolter's "Mimetic Initialization" (2023). One channel of
+    every embed is constant; a head that turns it into a query and a key whose rotary angles differ
+    by `back` positions attends to that place.
+    """
+    language, side = janus.language, janus.config.side
+    config = language.config
+    constant = 0.5 * config.hidden**0.5  # beside other channels of about 1
+    janus.code_aligner.fc2.weight[0] = 0.0
+    janus.code_aligner.fc2.bias[0] = constant * janus.code_table().std()
+    language.embed.weight[:, 0] = constant * language.embed.weight.std()
+    reach = constant / (1 + 0.5**2) ** 0.5  # what the channel is after the norm
+    half = config.head_dim // 2
+    rates = config.rope_theta ** -(torch.arange(half) / half)
+    # Neighbours of the place then score 4 less; rates below 0.01 tell no places apart.
+    size = torch.where(rates > 0.01, (4 * config.head_dim**0.5) ** 0.5 / reach, 0.0)
+    # The next code's place less `back`: above, above to the right, above to the left, two back.
+    backs = (side - 1, side - 2, side, 1)
+    group = config.heads // config.kv_heads
+    for layer in list(language.layers)[:2]:
+        matrix = cast(Layer, layer).attention.qkv.weight
+        weight = matrix.view(-1, config.head_dim, config.hidden)
+        for head, back in enumerate(backs[: config.kv_heads]):
+            query, key = weight[head * group], weight[config.heads + head]
+            query *= 0.2  # what is read there matters little yet
+            key *= 0.2
+            query[:, 0] = torch.cat((size, torch.zeros(half)))
+            key[:, 0] = torch.cat((size * (rates * back).cos(), size * (rates * back).sin()))
 
 
 def train_model(
     config: JanusConfig,
-    vq: VQTokenizer,
+    vectors: Tensor,
+    codes: Callable[[Tensor], Tensor],
     tokenizer: Tokenizer,
-    example: Examples,
+    drawn: Examples,
+    asked: Examples,
     folder: Path,
     schedule: Schedule,
     *,
-    scenes: int,
     vision: VisionEncoder | None = None,
     template: Template = PRO,
     seed: int = 0,
 ) -> Janus:
-    """Train a Janus around a trained tokenizer and encoder; the returned one has the mean weights.
+    """Train a Janus around a trained encoder; the returned one has the mean weights.
 
-    schedule.batch counts drawn pictures a step; as many others are asked about. scenes:
-    how many pictures are encoded once and drawn again and again, each time with another prompt.
+    vectors: where the embeds of the codes start, [codebook_size, code_dim]. codes: pixels
+    [b, 3, h, w] -> int64 [b, n], what the VQ tokenizer reads from a picture; its own weights are
+    left as they are. drawn and asked: the scenes that are drawn and those that are asked about; no
+    scene comes twice. schedule.batch counts drawn pictures a step; a quarter as many are asked
+    about, each in many conversations.
     """
     from accelerate import PartialState
 
     state = PartialState()
     janus = Janus(config)
-    initialise(janus, vq, vision, seed)
+    initialise(janus, vectors, vision, seed)
     janus.vq.requires_grad_(False)
     janus.to(state.device)
-    pool = encode_scenes(janus.vq, example, scenes, folder / "codes.npy")
+    asked_a_step = max(1, schedule.batch // 4)
 
     def batch(step: int) -> tuple[Batch, Batch]:
         share = step * state.num_processes + state.process_index
         random = np.random.default_rng([seed, share])
-        rows = []
-        for i in range(schedule.batch):
-            place = (share * schedule.batch + i) * 7919 % scenes  # 7919 is prime: every scene comes
-            codes = pool[place].tolist()
-            prompt = example(place, random).prompt
-            drop = bool(random.random() < DROP)
-            rows.append(draw_row(tokenizer, template, prompt, codes, drop=drop))
-        fresh = random.integers(scenes, 2**31, schedule.batch)
-        asked = [example(int(place), random) for place in fresh]
-        answers = [
-            answer_rows(tokenizer, template, e.dialogue, config.vision.tokens) for e in asked
+        first = share * schedule.batch
+        wishes = [drawn(number, random) for number in range(first, first + schedule.batch)]
+        found = codes(to_pixels([e.pixels for e in wishes])).tolist()
+        rows = [
+            draw_row(tokenizer, template, e.prompt, row, drop=bool(random.random() < DROP))
+            for e, row in zip(wishes, found, strict=True)
         ]
-        pixels = to_pixels([e.pixels for e in asked]).to(state.device)
+        first = share * asked_a_step
+        shown = [asked(number, random) for number in range(first, first + asked_a_step)]
+        answers = [
+            answer_row(tokenizer, template, e.dialogues, config.vision.tokens) for e in shown
+        ]
+        pixels = to_pixels([e.pixels for e in shown]).to(state.device)
         return (
             collate(rows, tokenizer, state.device),
             collate(answers, tokenizer, state.device, pixels),

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from janus_kit import checkpoint
-from janus_kit.config import PRESETS, JanusConfig
+from janus_kit.config import PRESETS
 from janus_kit.errors import OptionError
-from janus_kit.generation.vq import VQTokenizer
 from janus_kit.model import Janus
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import sprites, world
 from janus_kit.training.loop import Schedule, save_atomically
 from janus_kit.training.model_stage import Example, train_model
+from janus_kit.training.quantizer import PatchBook, design
 from janus_kit.training.tokenizer import train_tokenizer
 from janus_kit.training.vision_stage import train_vision
 from janus_kit.training.vq_stage import train_vq
@@ -35,44 +35,44 @@ DESCRIBE = (
     "Caption this picture.",
     "Describe the image in detail.",
 )
+QUESTIONS = 9  # conversations of one turn about a picture, besides the description
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """How much one run learns."""
 
+    scenes: int  # that the codes are laid out over
     vq: Schedule
     vision: Schedule
     model: Schedule
-    scenes: int  # pictures encoded once, and drawn with many prompts
     preset: str = "tiny"
     names: tuple[str, ...] = sprites.NAMES
-    steady: bool = True  # for the model; the other stages see things of every size and place
+    steady: bool = True  # for drawing; understanding sees things of every size and place
 
 
 BUDGETS: Mapping[str, Budget] = {
-    # Some two hours on two CPU cores, by the step times of its stages; most of it in the last.
+    # Some two hours on two CPU cores.
     "cpu": Budget(
+        scenes=800,
         vq=Schedule(steps=900, batch=4, rate=4e-3, warmup=20),
         vision=Schedule(steps=350, batch=16, rate=3e-3, warmup=20),
-        model=Schedule(steps=2000, batch=8, rate=1.5e-3, warmup=40),
-        scenes=1024,
+        model=Schedule(steps=2800, batch=8, rate=1.5e-3, warmup=40),
     ),
     # Meant for ten minutes of one H200-class GPU; not run yet.
     "gpu": Budget(
+        scenes=2000,
         vq=Schedule(steps=6000, batch=32, rate=3e-3, warmup=100, save_every=500),
         vision=Schedule(steps=2000, batch=128, rate=3e-3, warmup=100, save_every=500),
         model=Schedule(steps=8000, batch=128, rate=2e-3, warmup=200, save_every=500),
-        scenes=60_000,
         steady=False,
     ),
     # Minutes; shows that everything runs and draws nothing worth seeing.
     "small": Budget(
+        scenes=8,
         vq=Schedule(steps=4, batch=1, rate=1e-3, warmup=2, save_every=2),
         vision=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
         model=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
-        scenes=4,
-        preset="tiny",
         names=sprites.DRAWN,
     ),
 }
@@ -86,13 +86,14 @@ def fetch_data(report: Callable[[str], None]) -> Path:
 
 
 def example(names: tuple[str, ...], steady: bool, seed: int, words: np.random.Generator) -> Example:
-    """Scene number seed of the training world, with a prompt and a dialogue by words."""
+    """Scene number seed of the training world, with a prompt and conversations by words."""
     pixels, scene = world.compose(seed, names=names, steady=steady)
-    asked = world.questions(scene, words, names)
-    first = (DESCRIBE[int(words.integers(len(DESCRIBE)))], world.caption(scene))
-    rest = [asked[i] for i in words.permutation(len(asked))[:4]]
-    dialogue = [first, *rest] if words.random() < 0.5 else [*rest, first]
-    return Example(pixels=pixels, prompt=world.prompt(scene, words), dialogue=dialogue)
+    asked = world.questions(scene, words, names) + world.questions(scene, words, names)
+    asked = list(dict.fromkeys(asked))
+    asked = [asked[i] for i in words.permutation(len(asked))]
+    told = (DESCRIBE[int(words.integers(len(DESCRIBE)))], world.caption(scene))
+    dialogues = [[told], *[[pair] for pair in asked[:QUESTIONS]], asked[-3:]]
+    return Example(pixels=pixels, prompt=world.prompt(scene, words), dialogues=dialogues)
 
 
 def texts(names: tuple[str, ...]) -> list[str]:
@@ -109,10 +110,10 @@ def texts(names: tuple[str, ...]) -> list[str]:
 def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = None) -> Path:
     """Train the embedded model in folder, resuming what is there; returns the finished model.
 
-    The stages are the tokenizer of texts, the VQ tokenizer, the understanding encoder and the
-    model; each keeps its state in a folder of its own. The finished model, in bfloat16, goes to
-    target, or folder/model. Runs under torchrun or accelerate launch too. Raises OptionError for an
-    unknown budget.
+    The stages are the tokenizer of texts, the codes, the understanding encoder, the model and the
+    VQ tokenizer; each keeps its state in a file or folder of its own. The finished model, in
+    bfloat16, goes to target, or folder/model. Runs under torchrun or accelerate launch too. Raises
+    OptionError for an unknown budget.
     """
     if budget not in BUDGETS:
         raise OptionError(f"budget must be {', '.join(BUDGETS)}, not {budget!r}")
@@ -125,7 +126,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
     if not (words / "tokenizer.json").exists():
         train_tokenizer(texts(plan.names), config.language.vocab_size, words)
     tokenizer = Tokenizer.from_folder(words, config.language.vocab_size)
-    vq = _vq(config, plan, folder / "vq")
+    book = _book(plan, config.vq.codebook_size, folder / "codes.pt")
     vision = train_vision(
         config.vision,
         partial(world.compose, names=plan.names),
@@ -135,32 +136,32 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
     )
     janus = train_model(
         config,
-        vq,
+        book.vectors(config.vq.code_dim),
+        book.codes,
         tokenizer,
         partial(example, plan.names, plan.steady),
+        partial(example, plan.names, False),
         folder / "model_stage",
         plan.model,
-        scenes=plan.scenes,
         vision=vision,
     )
+    # Last, since nothing else waits for it: what the codes stand for is in the book.
+    vq = train_vq(config.vq, partial(_picture, plan), book, folder / "vq", plan.vq)
+    janus.vq.load_state_dict(vq.state_dict())
     return export(janus, words, target or folder / "model")
 
 
-def _vq(config: JanusConfig, plan: Budget, folder: Path) -> VQTokenizer:
-    """The trained tokenizer; from folder/vq.pt if the stage has ended."""
-    done = folder / "vq.pt"
-    if done.exists():
-        vq = VQTokenizer(config.vq)
-        vq.load_state_dict(torch.load(done, map_location="cpu", weights_only=True))
-        return vq
-    scenes = partial(_picture, plan.names)
-    vq = train_vq(config.vq, scenes, folder, plan.vq).cpu()
-    save_atomically(vq.state_dict(), done)
-    return vq
+def _book(plan: Budget, codes: int, path: Path) -> PatchBook:
+    """The patches of the codes, laid out over the scenes that are drawn."""
+    if path.exists():
+        return PatchBook(**torch.load(path, map_location="cpu", weights_only=True))
+    book = design(partial(_picture, plan), plan.scenes, codes)
+    save_atomically({"calm": book.calm, "busy": book.busy}, path)
+    return book
 
 
-def _picture(names: tuple[str, ...], seed: int) -> "np.ndarray[Any, Any]":
-    return world.compose(seed, names=names)[0]
+def _picture(plan: Budget, seed: int) -> "np.ndarray[Any, Any]":
+    return world.compose(seed, names=plan.names, steady=plan.steady)[0]
 
 
 def export(janus: Janus, tokenizer: Path, target: Path) -> Path:

@@ -1,7 +1,8 @@
-"""Stage one: the VQ tokenizer learns to write pictures as codes and to read them back.
+"""The VQ stage: the tokenizer learns to write pictures as codes and to read them back.
 
-Follows van den Oord et al., "Neural Discrete Representation Learning" (2017), with the unit-sphere
-codebook of Yu et al., "Vector-quantized Image Modeling with Improved VQGAN" (2022).
+What a code stands for is laid out first, by quantizer.py; the encoder then learns to name the code
+of every place, and the decoder to paint a whole picture from the codes. Vectors and codebook lie on
+the unit sphere, as in Yu et al., "Vector-quantized Image Modeling with Improved VQGAN" (2022).
 """
 
 from collections.abc import Callable
@@ -16,65 +17,40 @@ from torch import Tensor, nn
 from janus_kit.config import VQConfig
 from janus_kit.generation.vq import VQTokenizer
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
+from janus_kit.training.quantizer import PatchBook, to_pixels
 
 __all__ = ["VQLearner", "train_vq"]
 
 Scenes = Callable[[int], "np.ndarray[Any, Any]"]  # seed → uint8 [384, 384, 3]
 
-WARM = 150  # steps without quantization, before the codebook is laid out among the vectors
-REVIVE = 25  # steps after which a code that was never chosen is moved
+SHARP = 32.0  # on a sphere of 8 dimensions a thousand codes lie some 0.1 of a cosine apart
 
 
 class VQLearner(nn.Module):
-    """A VQTokenizer with its losses: forward(pixels [b, 3, h, w]) -> figures."""
+    """A VQTokenizer with its losses: forward((pixels [b, 3, h, w], codes [b, n])) -> figures."""
 
-    def __init__(self, config: VQConfig, seed: int) -> None:
+    def __init__(self, config: VQConfig, book: PatchBook, seed: int) -> None:
         super().__init__()
         self.vq = VQTokenizer(config)
         initialise(self.vq, seed)
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
-        self.register_buffer("chosen", torch.zeros(config.codebook_size))
-        self.step: Tensor
-        self.chosen: Tensor
-        self.recent: list[Tensor] = []
+        with torch.no_grad():
+            self.vq.codebook.weight.copy_(book.vectors(config.code_dim))
 
-    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        vectors = self.vq.vectors(pixels).float()
-        side = pixels.shape[-1] // self.vq.config.stride
-        if self.step < WARM:
-            read, commit = vectors, vectors.sum() * 0
-        else:
-            codes = self.vq.nearest(vectors.detach())
-            self.chosen.scatter_add_(0, codes.flatten(), torch.ones_like(codes.flatten().float()))
-            picked = F.normalize(self.vq.codebook(codes).float(), dim=-1)
-            commit = F.mse_loss(picked, vectors.detach()) + 0.25 * F.mse_loss(
-                vectors, picked.detach()
-            )
-            read = vectors + (picked - vectors).detach()
-        self.recent = [*self.recent[-7:], vectors.detach().flatten(0, 1)]
-        drawn = self.vq.decode_vectors(read, side).float()
+    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        pixels, codes = batch
+        book = F.normalize(self.vq.codebook.weight.float(), dim=-1)
+        logits = SHARP * self.vq.vectors(pixels).float() @ book.detach().T
+        named = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), label_smoothing=0.02)
+        drawn = self.vq.decode_vectors(book[codes], pixels.shape[-1] // self.vq.config.stride)
+        drawn = drawn.float()
         pixel = F.l1_loss(drawn, pixels)
         edge = F.l1_loss(drawn.diff(dim=-1), pixels.diff(dim=-1)) + F.l1_loss(
             drawn.diff(dim=-2), pixels.diff(dim=-2)
         )
         small, true = F.avg_pool2d(drawn, 8), F.avg_pool2d(pixels, 8)
-        loss = pixel + edge + 0.5 * F.mse_loss(drawn, pixels) + F.l1_loss(small, true) + commit
-        used = (self.chosen > 0).float().mean()
-        return {"loss": loss, "pixel": pixel, "edge": edge, "commit": commit, "used": used}
-
-    @torch.no_grad()
-    def after(self, step: int) -> None:
-        """Lay out the codebook once, then move codes that nothing chooses."""
-        self.step.fill_(step + 1)
-        generator = torch.Generator().manual_seed(step)
-        if step + 1 == WARM:
-            self.vq.codebook.weight.copy_(_spread(torch.cat(self.recent), self.chosen, generator))
-        elif step + 1 > WARM and (step + 1 - WARM) % REVIVE == 0:
-            dead = (self.chosen == 0).nonzero().flatten()
-            pool = torch.cat(self.recent)
-            places = torch.randint(len(pool), (len(dead),), generator=generator)
-            self.vq.codebook.weight[dead] = pool[places.to(pool.device)]
-            self.chosen.zero_()
+        painted = pixel + edge + 0.5 * F.mse_loss(drawn, pixels) + F.l1_loss(small, true)
+        right = (logits.argmax(-1) == codes).float().mean()
+        return {"loss": painted + 0.2 * named, "pixel": pixel, "edge": edge, "code right": right}
 
 
 @torch.no_grad()
@@ -100,26 +76,9 @@ def initialise(vq: VQTokenizer, seed: int) -> None:
     vq.from_code.weight.mul_(3)
     vq.decoder.conv_out.weight.mul_(0.3)
     vq.decoder.conv_out.bias.fill_(0.8)  # type: ignore[union-attr] # most of a scene is pale
-    vq.codebook.weight.copy_(F.normalize(vq.codebook.weight, dim=-1))
 
 
-def _spread(vectors: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
-    """k-means on the unit sphere: vectors [m, d] -> centres [len(like), d]."""
-    order = torch.randperm(len(vectors), generator=generator).to(vectors.device)
-    vectors = vectors[order[:40_000]]
-    centres = vectors[: len(like)].clone()
-    for _ in range(15):
-        nearest = (vectors @ centres.T).argmax(-1)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, vectors)
-        moved = F.normalize(sums, dim=-1)
-        empty = sums.norm(dim=-1) == 0
-        spare = torch.randint(len(vectors), (int(empty.sum()),), generator=generator)
-        moved[empty] = vectors[spare.to(vectors.device)]
-        centres = moved
-    return centres
-
-
-def _pixels(scenes: Scenes, seeds: range, size: int) -> Tensor:
+def _windows(scenes: Scenes, seeds: range, size: int) -> Tensor:
     """Scenes, cut to a window on the grid of the codes: -> [b, 3, size, size] in [-1, 1]."""
     rows = []
     for seed in seeds:
@@ -129,30 +88,36 @@ def _pixels(scenes: Scenes, seeds: range, size: int) -> Tensor:
         room = (picture.shape[0] - size) // 16 + 1
         corners = random.integers(0, room, (4, 2)) * 16
         windows = [picture[y : y + size, x : x + size] for y, x in corners]
-        window = max(windows, key=lambda w: float(w[::4, ::4].std()))
-        rows.append(torch.from_numpy(window.copy()).permute(2, 0, 1).float() / 127.5 - 1)
-    return torch.stack(rows)
+        rows.append(max(windows, key=lambda w: float(w[::4, ::4].std())).copy())
+    return to_pixels(rows)
 
 
 def train_vq(
-    config: VQConfig, scenes: Scenes, folder: Path, schedule: Schedule, *, seed: int = 0
+    config: VQConfig,
+    scenes: Scenes,
+    book: PatchBook,
+    folder: Path,
+    schedule: Schedule,
+    *,
+    seed: int = 0,
 ) -> VQTokenizer:
-    """Train a tokenizer on scenes, in folder; the last third sees whole pictures.
+    """Train a tokenizer on scenes and the codes of book, in folder.
 
-    Most steps look at 128×128 pixels, a ninth of the work; GroupNorm and attention then need the
-    real size before the end.
+    Most steps look at 128×128 pixels, a ninth of the work; GroupNorm and attention need the real
+    size before the end, and the last third has it.
     """
     from accelerate import PartialState
 
-    learner = VQLearner(config, seed)
+    learner = VQLearner(config, book, seed)
     state = PartialState()
     learner.to(state.device)
 
-    def batch(step: int) -> Tensor:
+    def batch(step: int) -> tuple[Tensor, Tensor]:
         whole = step >= schedule.steps * 2 // 3
         rows = max(1, schedule.batch // (4 if whole else 1))
         first = (step * state.num_processes + state.process_index) * schedule.batch
-        return _pixels(scenes, range(first, first + rows), 384 if whole else 128).to(state.device)
+        pixels = _windows(scenes, range(first, first + rows), 384 if whole else 128)
+        return pixels.to(state.device), book.codes(pixels).to(state.device)
 
     def inside(name: str) -> bool:
         return not name.endswith(("conv_out.weight", "encoder.conv_in.weight", "codebook.weight"))
@@ -162,14 +127,12 @@ def train_vq(
         optimizers=optimizers(learner, inside, schedule.rate),
         batch=batch,
         schedule=schedule,
-        after=learner.after,
         average=0.98,
     )
     average = train(stage, folder)
     prefix = "vq."
     weights = {k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)}
-    # The mean of a moved code is nowhere; codes are taken as they are, and as unit vectors, so
-    # that transformers' encoder, which does not normalise, picks the same ones.
-    weights["codebook.weight"] = F.normalize(learner.vq.codebook.weight.detach(), dim=-1)
+    # transformers' encoder does not normalise; unit vectors make it pick the same codes.
+    weights["codebook.weight"] = F.normalize(weights["codebook.weight"], dim=-1)
     learner.vq.load_state_dict(weights)
     return learner.vq

@@ -78,7 +78,7 @@ LAYOUTS: Mapping[int, tuple[tuple[tuple[int, int], ...], ...]] = {
 }
 
 # The longer side of things in a steady world.
-STEADY: Mapping[str, int] = {"single": 192, "count": 112, "two": 144, "position": 144}
+STEADY: Mapping[str, int] = {"single": 192, "count": 128, "two": 128, "position": 128}
 
 # What `parse` reads. One fact: "a red apple", "3 yellow stars", "green house".
 COUNTS = {word: n for n, word in NUMBERS.items()} | {str(n): n for n in NUMBERS}
@@ -226,10 +226,16 @@ def _place(
 
 @cache
 def _ground(background: str) -> Image.Image:
-    """The empty picture: one pale tone, a little darker below."""
-    fade = np.linspace(1.0, 0.985, SIDE)[:, None, None]
-    rows = np.broadcast_to(np.array(BACKGROUNDS[background]) * fade, (SIDE, SIDE, 3))
-    return Image.fromarray(rows.round().astype(np.uint8))
+    """The empty picture: one pale tone in warm light from the upper left.
+
+    The light tells every place of it apart: a model whose positions run in one dimension reads
+    from the code before where in the picture it is.
+    """
+    down, right = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    light = 1 - 0.10 * down - 0.02 * right
+    warmth = np.multiply.outer(0.5 - right, np.array([0.03, 0.0, -0.03]))
+    lit = np.array(BACKGROUNDS[background]) * light[:, :, None] * (1 + warmth)
+    return Image.fromarray(np.clip(lit.round(), 0, 255).astype(np.uint8))
 
 
 @lru_cache(maxsize=256)

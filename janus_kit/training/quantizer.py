@@ -1,0 +1,121 @@
+"""What each code of the embedded tokenizer stands for: patches of pictures, sorted by k-means.
+
+Classified vector quantization (Ramamurthi and Gersho, 1986) with the codebook design of Linde, Buzo
+and Gray (1980). A patch is calm, and known by its colour alone, or busy, and known by its pixels.
+A VQ tokenizer that learns its codes end to end lets the whole picture speak in each of them; these
+depend on their own 16×16 pixels and nothing else, so a thing has the same codes wherever it stands,
+and a small language model need learn them only once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["PatchBook", "design", "to_pixels"]
+
+PATCH = 16  # pixels on each side
+SHRINK = 2  # patches are compared at half size
+BUSY = 0.06  # a patch is busy when a channel's standard deviation, in [-1, 1], exceeds it
+CALM_SHARE = 0.25  # of the codes
+PUSHES = 200
+PUSH_WIDTH = 20.0  # codes push those within some 1/20 of a cosine most
+SAMPLES = 40_000  # patches of each kind that k-means looks at
+
+
+def to_pixels(pictures: "list[np.ndarray[Any, Any]]") -> Tensor:
+    """uint8 pictures [h, w, 3] -> fp32 [n, 3, h, w] in [-1, 1]."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def patches(pixels: Tensor) -> Tensor:
+    """Pixels [b, 3, h, w] -> patches at half size [b·n, 3, 64], raster order."""
+    side = PATCH // SHRINK
+    small = F.avg_pool2d(pixels, SHRINK)
+    b, c, h, w = small.shape
+    cut = small.view(b, c, h // side, side, w // side, side).permute(0, 2, 4, 1, 3, 5)
+    return cut.reshape(-1, c, side * side)
+
+
+@dataclass(frozen=True)
+class PatchBook:
+    """The patch of every code, calm ones first: [calm, 3] and [busy, 192]."""
+
+    calm: Tensor
+    busy: Tensor
+
+    @torch.no_grad()
+    def codes(self, pixels: Tensor) -> Tensor:
+        """The nearest patch for each place: [b, 3, h, w] in [-1, 1] -> int64 [b, n]."""
+        found = patches(pixels)
+        busy = _busy(found)
+        codes = torch.empty(len(found), dtype=torch.long, device=pixels.device)
+        codes[~busy] = _nearest(found[~busy].mean(-1), self.calm)
+        codes[busy] = len(self.calm) + _nearest(found[busy].flatten(1), self.busy)
+        return codes.view(len(pixels), -1)
+
+    def vectors(self, size: int) -> Tensor:
+        """Unit vectors [codes, size] in which alike patches lie close.
+
+        They start as the patches' main components and push each other apart until they fill the
+        sphere (the uniformity of Wang and Isola, 2020): crowded ones could not be told apart.
+        """
+        side = (PATCH // SHRINK) ** 2
+        calm = self.calm.unsqueeze(-1).expand(-1, -1, side).flatten(1)
+        whole = torch.cat((calm, self.busy))
+        left, _, _ = torch.linalg.svd(whole - whole.mean(0), full_matrices=False)
+        # Equal patches get a little noise, or nothing would part them.
+        noise = torch.randn(len(left), size, generator=torch.Generator().manual_seed(0))
+        vectors = F.normalize(left[:, :size] * len(left) ** 0.5 + 0.1 * noise, dim=-1)
+        for _ in range(PUSHES):
+            near = (PUSH_WIDTH * (vectors @ vectors.T - 1)).exp().fill_diagonal_(0)
+            vectors = F.normalize(vectors - 0.02 * F.normalize(near @ vectors, dim=-1), dim=-1)
+        return vectors
+
+
+def design(
+    scenes: "Callable[[int], np.ndarray[Any, Any]]", count: int, codes: int, *, seed: int = 0
+) -> PatchBook:
+    """Lay out the patches of a number of codes over scenes 0 … count - 1."""
+    generator = torch.Generator().manual_seed(seed)
+    calm, busy = [], []
+    for number in range(count):
+        found = patches(to_pixels([scenes(number)]))
+        moving = _busy(found)
+        calm.append(found[~moving].mean(-1))
+        busy.append(found[moving].flatten(1))
+    first = max(1, int(codes * CALM_SHARE))
+    return PatchBook(
+        _means(torch.cat(calm), first, generator), _means(torch.cat(busy), codes - first, generator)
+    )
+
+
+def _busy(found: Tensor) -> Tensor:
+    return found.std(-1).amax(-1) > BUSY
+
+
+def _nearest(rows: Tensor, centres: Tensor) -> Tensor:
+    """The index of the closest centre: [m, d], [k, d] -> [m]."""
+    lengths = centres.square().sum(-1)
+    parts = [(lengths - 2 * part @ centres.T).argmin(-1) for part in torch.split(rows, 8192)]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
+
+
+def _means(rows: Tensor, count: int, generator: torch.Generator, rounds: int = 20) -> Tensor:
+    """k-means: rows [m, d] -> centres [count, d]; a centre that loses its rows takes another."""
+    rows = rows[torch.randperm(len(rows), generator=generator)[:SAMPLES]]
+    places = torch.arange(count) % len(rows)
+    centres = rows[places].clone()
+    for _ in range(rounds):
+        nearest = _nearest(rows, centres)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
+        sizes = torch.bincount(nearest, minlength=count)
+        centres = sums / sizes.clamp(min=1).unsqueeze(-1)
+        empty = sizes == 0
+        spare = torch.randint(len(rows), (int(empty.sum()),), generator=generator)
+        centres[empty] = rows[spare]
+    return centres
