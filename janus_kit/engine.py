@@ -43,7 +43,7 @@ class Decoder:
         """Read one position: [b, d] -> [b, d]."""
         self.filled += 1
         hidden = self.model.language.step(
-            embeds[:, None], self.cache, self.position, _slots(self.filled)
+            embeds, self.cache, self.position, _slots(self.filled)
         )
         self.position += 1
         return hidden

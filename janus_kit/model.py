@@ -27,26 +27,31 @@ SPAN = 64  # attention reads the cache up to the next multiple of this, so that 
 class Cache:
     """Keys and values of every layer, preallocated; all methods leave shapes fixed.
 
-    keys, values: [layers, b, kv_heads, slots, head_dim]; slot i of row r counts when used[r, i].
+    keys, values: [layers, b, kv_heads, slots, head_dim]; slot i of row r counts when bias[r, ..., i]
+    is 0. A step writes one slot and opens it.
     """
 
     keys: Tensor
     values: Tensor
-    used: Tensor  # bool [b, slots]: False marks batch padding
+    bias: Tensor  # [b, kv_heads, 1, slots]: -inf where a slot is batch padding or not yet written
     padding: Tensor  # int64 [b]: slots of batch padding at the start of a row
+    angles: Tensor  # [slots, 2, head_dim]: cos and sin of every position
 
     @classmethod
     def empty(cls, config: LanguageConfig, mask: Tensor, slots: int, dtype: torch.dtype) -> "Cache":
         """Room for slots positions of b rows; mask bool [b, t] says which of the t are real."""
         rows, t = mask.shape
+        device = mask.device
         shape = (config.layers, rows, config.kv_heads, slots, config.head_dim)
-        used = torch.ones(rows, slots, dtype=torch.bool, device=mask.device)
-        used[:, :t] = mask
+        bias = torch.full((rows, 1, 1, slots), float("-inf"), dtype=dtype, device=device)
+        bias[:, 0, 0, :t].masked_fill_(mask, 0)
+        cos, sin = angles(config, torch.arange(slots, device=device), dtype)
         return cls(
-            torch.zeros(shape, dtype=dtype, device=mask.device),
-            torch.zeros(shape, dtype=dtype, device=mask.device),
-            used,
+            torch.zeros(shape, dtype=dtype, device=device),
+            torch.zeros(shape, dtype=dtype, device=device),
+            bias.repeat(1, config.kv_heads, 1, 1),
             (~mask).sum(1),
+            torch.stack((cos, sin), 1),
         )
 
     @property
@@ -55,26 +60,43 @@ class Cache:
 
     def pick(self, rows: Tensor) -> "Cache":
         """The cache of the given rows (int64 [b]), repeated where rows repeat."""
-        return Cache(self.keys[:, rows], self.values[:, rows], self.used[rows], self.padding[rows])
+        return Cache(
+            self.keys[:, rows],
+            self.values[:, rows],
+            self.bias[rows],
+            self.padding[rows],
+            self.angles,
+        )
+
+
+def angles(config: LanguageConfig, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Rotary angles of int64 positions [...] -> cos and sin [..., head_dim]; see rotate."""
+    size = config.head_dim
+    steps = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size
+    turns = positions.unsqueeze(-1).float() * (config.rope_theta**-steps)
+    cos, sin = turns.cos(), turns.sin()
+    return torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (Su et al., "RoFormer", 2021), halves layout: [b, heads, t, head_dim]."""
+    """Rotary positions (Su et al., "RoFormer", 2021), halves layout: [..., head_dim].
+
+    The first half of sin is negative, which saves turning a half of x.
+    """
     half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), -1)
-    return x * cos + turned * sin
+    turned = torch.cat((x[..., half:], x[..., :half]), -1)
+    return torch.addcmul(x * cos, turned, sin)
 
 
 def slim(layer: nn.Linear, x: Tensor) -> Tensor:
-    """layer(x) for few rows: [..., d] -> [..., out].
+    """layer(x) for few rows: [b, d] -> [b, out].
 
     On a CPU in fp32, weight @ xᵀ reads the weights faster than x @ weightᵀ does.
     """
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return layer(x)  # type: ignore[no-any-return]
-    y = (layer.weight @ x.reshape(-1, x.shape[-1]).t()).t()
-    y = y if layer.bias is None else y + layer.bias
-    return y.reshape(*x.shape[:-1], -1)
+    y = torch.mm(layer.weight, x.contiguous().t()).t()
+    return y if layer.bias is None else y + layer.bias
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -136,17 +158,22 @@ class Attention(nn.Module):
         position: Tensor,
         bias: Tensor,
     ) -> Tensor:
-        """One position: [b, 1, d] -> [b, 1, d]; writes slot `position` of keys and values."""
-        q, k, v = self.split(slim(self.qkv, x), cos, sin)
-        keys.index_copy_(2, position, k)
-        values.index_copy_(2, position, v)
-        span = bias.shape[-1]
-        b, shared = k.shape[:2]
+        """One position: [b, d] -> [b, d]; writes slot `position` of keys and values.
+
+        cos, sin: [b, 1, head_dim]; bias: [b·kv_heads, 1, span], the slots to attend to.
+        """
+        heads, shared, size = self.config.heads, self.config.kv_heads, self.config.head_dim
+        b, span = len(x), bias.shape[-1]
+        qkv = slim(self.qkv, x).reshape(b, heads + 2 * shared, size)
+        both = rotate(qkv[:, : heads + shared], cos, sin)
+        keys.index_copy_(2, position, both[:, heads:, None])
+        values.index_copy_(2, position, qkv[:, heads + shared :, None])
         # With one query, two products read the cache faster than fused attention does on a CPU.
-        grouped = q.reshape(b, shared, -1, q.shape[-1])
-        scores = grouped @ keys[:, :, :span].transpose(2, 3) * self.config.head_dim**-0.5
-        weights = torch.softmax(scores + bias, -1, dtype=torch.float32).to(v.dtype)
-        return slim(self.out, (weights @ values[:, :, :span]).reshape(b, 1, -1))
+        q = both[:, :heads].reshape(b * shared, heads // shared, size)
+        k, v = (slots.flatten(0, 1)[:, :span] for slots in (keys, values))
+        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=size**-0.5)
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(v.dtype)
+        return slim(self.out, torch.bmm(weights, v).view(b, -1))
 
 
 class Layer(nn.Module):
@@ -180,14 +207,6 @@ class Language(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.hidden, eps=config.rms_eps)
 
-    def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Angles of int64 positions [b, t] -> cos and sin [b, 1, t, head_dim]."""
-        size = self.config.head_dim
-        steps = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size
-        angles = positions[:, None, :, None].float() * (self.config.rope_theta**-steps)
-        angles = torch.cat((angles, angles), -1)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
-
     def forward(
         self,
         embeds: Tensor,
@@ -212,7 +231,7 @@ class Language(nn.Module):
             seen = torch.ones(t, t, dtype=torch.bool, device=embeds.device).tril()
             own = torch.eye(t, dtype=torch.bool, device=embeds.device)
             bias = ((seen & mask[:, None, :]) | own)[:, None]
-        cos, sin = self.rotary(positions, embeds.dtype)
+        cos, sin = angles(self.config, positions[:, None], embeds.dtype)
         x = embeds
         for i, layer in enumerate(cast(Iterable[Layer], self.layers)):
             y, keys, values = layer.attention(layer.norm1(x), cos, sin, bias)
@@ -224,23 +243,21 @@ class Language(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
     def step(self, embeds: Tensor, cache: Cache, position: Tensor, span: int) -> Tensor:
-        """Read one position: embeds [b, 1, d] at slot position (int64 [1]) -> [b, d].
+        """Read one position: embeds [b, d] at slot position (int64 [1]) -> [b, d].
 
         Only the first span slots are attended to, so span must exceed position. Nothing here
         depends on a tensor's value from Python: a fixed span gives a fixed graph.
         """
-        slots = torch.arange(span, device=embeds.device)
-        seen = cache.used[:, :span] & (slots <= position)
-        bias = torch.zeros(seen.shape, dtype=embeds.dtype, device=embeds.device)
-        bias = bias.masked_fill(~seen, float("-inf"))[:, None, None]
-        cos, sin = self.rotary((position - cache.padding)[:, None], embeds.dtype)
+        cache.bias.index_fill_(3, position, 0)
+        bias = cache.bias.flatten(0, 1)[:, :, :span]
+        cos, sin = cache.angles[position - cache.padding].unsqueeze(2).unbind(1)
         x = embeds
         for i, layer in enumerate(cast(Iterable[Layer], self.layers)):
             x = x + layer.attention.step(
                 layer.norm1(x), cos, sin, cache.keys[i], cache.values[i], position, bias
             )
             x = x + layer.mlp_step(x)
-        return self.norm(x)[:, 0]  # type: ignore[no-any-return]
+        return self.norm(x)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,7 +145,7 @@ def steps(ours: Janus, embeds: Tensor, cache: Cache, start: int) -> Tensor:
     for i in range(embeds.shape[1]):
         position = torch.tensor([start + i])
         found.append(
-            ours.language.step(embeds[:, i : i + 1], cache, position, start + i + 1 + i % 3)
+            ours.language.step(embeds[:, i], cache, position, start + i + 1 + i % 3)
         )
     return torch.stack(found, 1)
 
