@@ -8,6 +8,7 @@ them.
 """
 
 import argparse
+import inspect
 import json
 import os
 import platform
@@ -100,7 +101,10 @@ class Theirs:
         """With a cache that grows: faster on a CPU than the static one that it takes by itself."""
         from transformers import DynamicCache
 
-        return self.draw(past_key_values=DynamicCache())
+        # transformers 5.24 has renamed the argument.
+        names = inspect.signature(self.model.forward).parameters
+        name = "cache" if "cache" in names else "past_key_values"
+        return self.draw(**{name: DynamicCache()})
 
     def caption_ids(self, ids: list[int], pixels: torch.Tensor, tokens: int) -> list[int]:
         rows = torch.tensor([ids])

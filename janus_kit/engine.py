@@ -84,6 +84,7 @@ class CodeDrawer:
         return self.model.code_logits(self.decoder.step(embeds))
 
 
+@torch.inference_mode()  # each step of it, not what the caller does between them
 def write_text(
     model: Janus,
     rows: Sequence[Sequence[int]],

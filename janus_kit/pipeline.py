@@ -317,7 +317,7 @@ class JanusPipeline:
         top_p, seed. Raises PromptError, ImageError or OptionError for what cannot be used.
         """
         if stream:
-            return self._stream(messages, **options)
+            return self._stream(self._tokens([messages], **options))
         return self.answer([messages], **options)[0]
 
     def answer(
@@ -338,11 +338,12 @@ class JanusPipeline:
                 answers.append(self.tokenizer.decode(ids).strip())
         return answers
 
-    def _stream(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]:
+    def _stream(self, tokens: Iterator[Tensor]) -> Iterator[str]:
+        """The text of one answer, in pieces."""
         text = TextStream(self.tokenizer)
         held = ""  # blanks wait for what comes after them, since an answer ends without any
         started = False
-        for token in self._tokens([messages], **options):
+        for token in tokens:
             if int(token) == self.tokenizer.eos:
                 break
             held += text.put(int(token))
@@ -363,7 +364,7 @@ class JanusPipeline:
         top_p: float = 1.0,
         seed: int | None = None,
     ) -> Iterator[Tensor]:
-        """The steps of write_text for a batch of conversations."""
+        """The steps of write_text for a batch of conversations; what is wrong is told at once."""
         options = SamplingOptions(guidance=1.0, temperature=temperature, top_p=top_p)
         limit = self.config.language.max_positions
         wanted = 1 if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1, limit)
@@ -381,19 +382,13 @@ class JanusPipeline:
             size = self.config.vision.image_size
             pixels = [pictures.to_pixels(image, size) for image in shown]
             features = self.model.features(torch.stack(pixels).to(self.device)) if pixels else ()
-            steps_of = write_text(
-                self.model,
-                rows,
-                list(features),
-                pad=self.tokenizer.pad,
-                eos=self.tokenizer.eos,
-                image=self.tokenizer.image,
-                noise=streams,
-                options=options,
-            )
-        while True:
-            with torch.inference_mode():
-                token = next(steps_of, None)
-            if token is None:
-                return
-            yield token
+        return write_text(
+            self.model,
+            rows,
+            list(features),
+            pad=self.tokenizer.pad,
+            eos=self.tokenizer.eos,
+            image=self.tokenizer.image,
+            noise=streams,
+            options=options,
+        )

@@ -692,6 +692,7 @@ def test_asking_about_no_pictures_gives_no_answers(pipe: JanusPipeline) -> None:
 
 
 def test_only_a_chat_is_streamed(pipe: JanusPipeline) -> None:
+    refused(OptionError, lambda: pipe.chat(talk("a"), stream=True, temperature=-1))
     refused(OptionError, lambda: pipe.ask(picture(1), QUESTION, stream=True))
 
 
