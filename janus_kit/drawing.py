@@ -15,7 +15,7 @@ from janus_kit.generation.sampling import uniforms
 from janus_kit.generation.vq import decode_in_chunks
 from janus_kit.metadata import Settings, save_png
 from janus_kit.model import Janus
-from janus_kit.options import first_seed, texts
+from janus_kit.options import SEEDS, first_seed, texts
 from janus_kit.vision import images as pictures
 
 __all__ = ["DrawingOutput", "negatives", "noise", "to_pictures"]
@@ -82,8 +82,20 @@ def noise(
         raise OptionError("generator must be a torch.Generator or a list of them")
     if len(sources) != count:
         raise OptionError(f"there are {len(sources)} generators for {count} pictures")
-    rows = [torch.rand(codes, generator=g, dtype=torch.float64, device=g.device) for g in sources]
-    return torch.stack([row.cpu() for row in rows]), [g.initial_seed() for g in sources]
+    seeds = [_next_seed(source) for source in sources]
+    return uniforms(seeds, codes), seeds
+
+
+def _next_seed(source: torch.Generator) -> int:
+    """The seed of the picture that a generator draws next, and the generator a step further.
+
+    A fresh generator stands for the seed that it was made with; later ones come out of it. Either
+    way the seed alone draws the picture again.
+    """
+    fresh = torch.Generator(source.device).manual_seed(source.initial_seed()).get_state()
+    first = torch.equal(source.get_state(), fresh)
+    drawn = torch.randint(2**62, (), generator=source, device=source.device)
+    return source.initial_seed() if first and source.initial_seed() < SEEDS else int(drawn)
 
 
 def to_pictures(model: Janus, codes: Tensor, output_type: str, chunk: int | None) -> Any:

@@ -42,9 +42,7 @@ class Decoder:
     def step(self, embeds: Tensor) -> Tensor:
         """Read one position: [b, d] -> [b, d]."""
         self.filled += 1
-        hidden = self.model.language.step(
-            embeds, self.cache, self.position, _slots(self.filled)
-        )
+        hidden = self.model.language.step(embeds, self.cache, self.position, _slots(self.filled))
         self.position += 1
         return hidden
 

@@ -144,9 +144,7 @@ def steps(ours: Janus, embeds: Tensor, cache: Cache, start: int) -> Tensor:
     found = []
     for i in range(embeds.shape[1]):
         position = torch.tensor([start + i])
-        found.append(
-            ours.language.step(embeds[:, i], cache, position, start + i + 1 + i % 3)
-        )
+        found.append(ours.language.step(embeds[:, i], cache, position, start + i + 1 + i % 3))
     return torch.stack(found, 1)
 
 

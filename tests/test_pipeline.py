@@ -172,7 +172,11 @@ def test_one_generator_goes_on_from_picture_to_picture(pipe: JanusPipeline) -> N
     def source() -> torch.Generator:
         return torch.Generator().manual_seed(8)
 
-    together = codes(pipe, num_images_per_prompt=2, generator=source())
+    out = pipe(CAT, num_images_per_prompt=2, generator=source(), output_type="tokens")
+    together = out.codes
+    assert out.seeds[0] == 8 != out.seeds[1]
+    for seed, row in zip(out.seeds, together, strict=True):
+        assert torch.equal(codes(pipe, seed=seed)[0], row)
     one = source()
     assert torch.equal(codes(pipe, generator=one), together[:1])
     assert torch.equal(codes(pipe, generator=one), together[1:])

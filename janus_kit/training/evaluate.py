@@ -35,7 +35,8 @@ def evaluate(
     """Measure a model of the training world: {section: {figure: {right, of, share, low, high}}}.
 
     prompts: how many pictures are drawn and how many scenes are asked about, for seen and for
-    held-out combinations each. low and high: Wilson's 95 % interval. Scenes and seeds follow from
+    held-out combinations each. Drawn are the sizes and places of the steady world, asked about
+    those of the whole. low and high: Wilson's 95 % interval. Scenes and seeds follow from
     seed, none of them is in training. out: a JSON file for the result. Fetches the picture sets if
     they are not there yet; raises OptionError when they cannot be had.
     """
@@ -89,13 +90,17 @@ def evaluate(
             for said, text, (_, scene) in zip(told, asked, scenes, strict=True)
         )
         report(f"{kind}: captions and answers")
-        pictures = [Image.fromarray(p) for p, _ in scenes]
+        fresh = [
+            world.compose(FRESH + seed * 100_000 + 50_000 + i, names=names, split=split)
+            for i in range(prompts)
+        ]
+        pictures = [Image.fromarray(p) for p, _ in fresh]
         told = pipe.caption(pictures, max_new_tokens=48)
         result[f"captions, {kind}"] = _facts(
             (world.parse(said), world.facts(scene), scene.task)
-            for said, (_, scene) in zip(told, scenes, strict=True)
+            for said, (_, scene) in zip(told, fresh, strict=True)
         )
-        result[f"answers, {kind}"] = _answers(pipe, pictures, [s for _, s in scenes], names, seed)
+        result[f"answers, {kind}"] = _answers(pipe, pictures, [s for _, s in fresh], names, seed)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f".{out.name}.partial")
