@@ -27,8 +27,8 @@ SPAN = 64  # attention reads the cache up to the next multiple of this, so that 
 class Cache:
     """Keys and values of every layer, preallocated; all methods leave shapes fixed.
 
-    keys, values: [layers, b, kv_heads, slots, head_dim]; slot i of row r counts when bias[r, ..., i]
-    is 0. A step writes one slot and opens it.
+    keys, values: [layers, b, kv_heads, slots, head_dim]; slot i of row r counts when
+    bias[r, ..., i] is 0. A step writes one slot and opens it.
     """
 
     keys: Tensor
