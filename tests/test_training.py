@@ -153,6 +153,13 @@ def test_a_dropped_prompt_keeps_its_length_and_loses_its_words(tokenizer: Tokeni
     assert set(words) == {tokenizer.pad}
 
 
+def test_a_hidden_code_is_learnt_but_not_read(tokenizer: Tokenizer) -> None:
+    row = draw_row(tokenizer, PRO, "a star", [7, 8, 9], drop=False, hidden=[True, False, True])
+    assert [c for c in row.code_labels if c != IGNORE] == [7, 8, 9]
+    assert row.codes[-2:] == [-1, 8]
+    assert row.tokens[-2] == tokenizer.pad
+
+
 def test_an_answering_row_teaches_the_answers_and_their_ends(tokenizer: Tokenizer) -> None:
     row = answer_row(tokenizer, PRO, [[("What is it?", "An apple."), ("Red?", "Yes.")]], 4)
     learnt = [token for token in row.text_labels if token != IGNORE]

@@ -131,8 +131,9 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
         for optimizer, rates in zip(stage.optimizers, base, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
+        batch = stage.batch(step)  # not in half precision: codes are found here
         with half:
-            figures = module(stage.batch(step))
+            figures = module(batch)
         accelerator.backward(figures["loss"])
         accelerator.clip_grad_norm_(plain.parameters(), 1.0)
         for optimizer in optimizers:

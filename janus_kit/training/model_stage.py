@@ -42,6 +42,7 @@ __all__ = [
 Examples = Callable[[int, np.random.Generator], "Example"]
 
 DROP = 0.1  # the share of prompts that is dropped, so that guidance has something to push from
+BLIND = 0.6  # up to this share of a picture's codes is hidden from half of the rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +66,26 @@ class Row:
 
 
 def draw_row(
-    tokenizer: Tokenizer, template: Template, prompt: str, codes: Sequence[int], *, drop: bool
+    tokenizer: Tokenizer,
+    template: Template,
+    prompt: str,
+    codes: Sequence[int],
+    *,
+    drop: bool,
+    hidden: Sequence[bool] | None = None,
 ) -> Row:
-    """The prompt, then all codes but the last; each place learns the code that follows."""
+    """The prompt, then all codes but the last; each place learns the code that follows.
+
+    hidden: the codes that are not read, a pad in place of each. What a neighbour does not tell has
+    to come from the prompt: the word dropout of Bowman et al., "Generating Sentences from a
+    Continuous Space" (2016), without which a small run leaves prompts unread.
+    """
     ids = drawing_ids(tokenizer, template, prompt)
     if drop:
         ids = unconditional_ids(ids, tokenizer)
     read = list(codes[:-1])
+    if hidden is not None:
+        read = [-1 if away else code for code, away in zip(read, hidden, strict=False)]
     return Row(
         tokens=ids + [tokenizer.pad] * len(read),
         codes=[-1] * len(ids) + read,
@@ -152,7 +166,7 @@ def collate(
 class Learner(nn.Module):
     """Janus with its losses: forward((drawing batch, answering batch)) -> figures."""
 
-    def __init__(self, janus: Janus, text_weight: float = 1.0) -> None:
+    def __init__(self, janus: Janus, text_weight: float = 0.2) -> None:
         super().__init__()
         self.janus = janus
         self.text_weight = text_weight
@@ -262,7 +276,14 @@ def train_model(
         wishes = [drawn(number, random) for number in range(first, first + schedule.batch)]
         found = codes(to_pixels([e.pixels for e in wishes])).tolist()
         rows = [
-            draw_row(tokenizer, template, e.prompt, row, drop=bool(random.random() < DROP))
+            draw_row(
+                tokenizer,
+                template,
+                e.prompt,
+                row,
+                drop=bool(random.random() < DROP),
+                hidden=(random.random(len(row)) < BLIND * max(0, random.uniform(-1, 1))).tolist(),
+            )
             for e, row in zip(wishes, found, strict=True)
         ]
         first = share * asked_a_step
