@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 
+TOP_K = 2**31 - 1  # more than any codebook has
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """How codes or tokens are drawn. Two equal options with equal uniforms draw equal codes."""
@@ -40,8 +43,9 @@ class SamplingOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise OptionError(f"{name} must be a number, not {value!r}")
-            if not math.isfinite(value):
-                raise OptionError(f"{name} must be a finite number, not {value}")
+            # A whole number too long for a float counts as one that is not finite.
+            if (isinstance(value, int) and abs(value) > 1e300) or not math.isfinite(value):
+                raise OptionError(f"{name} must be a finite number, not {value!r:.40}")
         if not 1 <= self.guidance <= 1000:
             raise OptionError(f"guidance must be from 1 (off) to 1000, not {self.guidance}")
         if self.temperature != 0 and not 1e-3 <= self.temperature <= 1000:
@@ -49,8 +53,12 @@ class SamplingOptions:
                 f"temperature must be 0 (take the likeliest) or from 0.001 to 1000, "
                 f"not {self.temperature}"
             )
-        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
-            raise OptionError(f"top_k must be a whole number, 0 for all codes, not {self.top_k!r}")
+        whole = isinstance(self.top_k, int) and not isinstance(self.top_k, bool)
+        if not whole or not 0 <= self.top_k <= TOP_K:
+            raise OptionError(
+                f"top_k must be a whole number from 0 (all codes) to {TOP_K}, "
+                f"not {self.top_k!r:.40}"
+            )
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must be above 0 and at most 1, not {self.top_p}")
 
@@ -74,6 +82,11 @@ def uniforms(seeds: Sequence[int], count: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         rows.append(torch.rand(count, generator=generator, dtype=torch.float64))
     return torch.stack(rows)
+
+
+def on_device(noise: Tensor, device: torch.device) -> Tensor:
+    """Uniform numbers where the logits are; MPS has no fp64, and half precision would repeat."""
+    return noise.to(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
 def guide(logits: Tensor, guidance: float) -> Tensor:
@@ -124,7 +137,7 @@ def sample(
     count = noise.shape[1]
     side = math.isqrt(count)
     logits = model.start()
-    noise = noise.to(logits.device, logits.dtype if logits.device.type == "mps" else noise.dtype)
+    noise = on_device(noise, logits.device)
     codes = torch.zeros(noise.shape, dtype=torch.long, device=noise.device)
     # Read back once a row, not once a step: a device must not wait for Python in between.
     finite = torch.ones((), dtype=torch.bool, device=noise.device)

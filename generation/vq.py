@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_kit.config import VQConfig
+from janus_kit.errors import GenerationError
 
 __all__ = ["VQTokenizer"]
 
@@ -200,5 +201,12 @@ class VQTokenizer(nn.Module):
 
 
 def decode_in_chunks(vq: VQTokenizer, codes: Tensor, chunk: int) -> Tensor:
-    """Like VQTokenizer.decode, chunk pictures at a time, so that memory does not grow with b."""
-    return torch.cat([vq.decode(part) for part in torch.split(codes, chunk)])
+    """VQTokenizer.decode, chunk pictures at a time: -> fp32 on the CPU.
+
+    The memory of the model's device does not grow with the number of pictures. Raises
+    GenerationError for NaN, which float16 can give.
+    """
+    pixels = torch.cat([vq.decode(part).float().cpu() for part in torch.split(codes, chunk)])
+    if bool(pixels.isnan().any()):
+        raise GenerationError("the pixels hold NaN; decode in float32 or bfloat16, not float16")
+    return pixels

@@ -1,20 +1,24 @@
 """Messages as users write them -> turns and pictures in the order of the template."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from janus_kit.errors import ImageError, PromptError
-from janus_kit.prompts import Message
+from janus_kit.prompts import Message, TextStream, Tokenizer
 
-__all__ = ["is_picture", "listed", "read"]
+__all__ = ["is_picture", "listed", "pieces", "read"]
 
 
 def is_picture(value: object) -> bool:
-    """Whether value stands for one picture: a path or a PIL image."""
-    return isinstance(value, str | os.PathLike | Image.Image)
+    """Whether value stands for one picture: a path, a PIL image, an array or a file's bytes."""
+    if isinstance(value, np.ndarray):
+        return value.ndim <= 3  # with one dimension more it is a batch
+    return isinstance(value, str | bytes | os.PathLike | Image.Image)
 
 
 def listed(images: Any) -> list[Any]:
@@ -53,6 +57,24 @@ def read(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Message], list[Any
     if turns[-1].role != "user":
         raise PromptError("the last message must be the user's; there is nothing to answer")
     return turns, found
+
+
+def pieces(tokenizer: Tokenizer, tokens: Iterable[Tensor]) -> Iterator[str]:
+    """The text of one answer as its tokens come, int64 [1] each; joined, it is the answer."""
+    text = TextStream(tokenizer)
+    held = ""  # blanks wait for what comes after them, since an answer ends without any
+    started = False
+    for token in tokens:
+        if int(token) == tokenizer.eos:
+            break
+        held += text.put(int(token))
+        piece = held.rstrip() if started else held.strip()
+        if piece:
+            held = held[len(held.rstrip()) :]
+            started = True
+            yield piece
+    if rest := text.end():
+        yield held + rest if started else rest
 
 
 def _content(content: object, number: int) -> tuple[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from janus_kit.generation.sampling import uniforms
 from janus_kit.generation.vq import decode_in_chunks
 from janus_kit.metadata import Settings, save_png
 from janus_kit.model import Janus
-from janus_kit.options import SEEDS, first_seed, texts
+from janus_kit.options import SEEDS, first_seed, texts, whole
 from janus_kit.vision import images as pictures
 
-__all__ = ["DrawingOutput", "negatives", "noise", "to_pictures"]
+__all__ = ["DrawingOutput", "check_output", "label", "negatives", "noise", "to_pictures"]
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,36 @@ def _next_seed(source: torch.Generator) -> int:
     return source.initial_seed() if first and source.initial_seed() < SEEDS else int(drawn)
 
 
+def label(
+    base: Settings,
+    prompts: Sequence[str],
+    against: Sequence[str],
+    copies: int,
+    seeds: Sequence[int],
+) -> list[Settings]:
+    """The settings of every picture with a seed: base with what differs from picture to picture."""
+    return [
+        replace(base, prompt=prompts[i // copies], negative_prompt=against[i // copies], seed=seed)
+        for i, seed in enumerate(seeds)
+    ]
+
+
+def check_output(output_type: object) -> None:
+    """Raise OptionError unless output_type is one."""
+    if output_type not in ("pil", "np", "pt", "tokens"):
+        raise OptionError(f"output_type must be pil, np, pt or tokens, not {output_type!r}")
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+
+
 def to_pictures(model: Janus, codes: Tensor, output_type: str, chunk: int | None) -> Any:
     """See JanusPipeline.decode."""
     config = model.config
+    check_output(output_type)
+    if not isinstance(codes, Tensor) or codes.dtype not in (torch.int64, torch.int32):
+        raise OptionError(f"codes must be a tensor of whole numbers, not {_kind(codes)}")
     if codes.dim() != 2 or not 1 <= codes.shape[1] <= config.codes or not len(codes):
         raise OptionError(
             f"codes must be [b, 1 to {config.codes}] and not empty, not {list(codes.shape)}"
@@ -114,11 +141,12 @@ def to_pictures(model: Janus, codes: Tensor, output_type: str, chunk: int | None
         return codes
     if chunk is None:
         chunk = 1 if model.device.type == "cpu" else 8
-    full = F.pad(codes, (0, config.codes - codes.shape[1]), value=-1).to(model.device)
+    whole("chunk", chunk, 1, 1_000_000)
+    full = F.pad(codes.long(), (0, config.codes - codes.shape[1]), value=-1).to(model.device)
     known = full >= 0
     # Decoding needs a whole picture: the last code drawn fills the rest, which is then hidden.
     last = full.gather(1, (known.sum(1, keepdim=True) - 1).clamp(min=0)).clamp(min=0)
-    pixels = decode_in_chunks(model.vq, torch.where(known, full, last), chunk).float().cpu()
+    pixels = decode_in_chunks(model.vq, torch.where(known, full, last), chunk)
     hidden = ~known.view(-1, 1, config.side, config.side).cpu()
     hidden = hidden.repeat_interleave(config.vq.stride, 2)
     pixels = pixels.masked_fill(hidden.repeat_interleave(config.vq.stride, 3), 0.0)

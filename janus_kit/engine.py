@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from janus_kit.errors import GenerationError
-from janus_kit.generation.sampling import SamplingOptions, choose
+from janus_kit.generation.sampling import SamplingOptions, choose, on_device
 from janus_kit.model import SPAN, Cache, Janus
 from janus_kit.prompts import pad_left
 
@@ -103,6 +103,7 @@ def write_text(
     decoder = Decoder(model, rows, pad, noise.shape[1])
     hidden = decoder.read(model.embed(decoder.tokens, image, features))
     ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
+    noise = on_device(noise, model.device)
     for place in range(noise.shape[1]):
         logits = model.text_head(hidden).float()
         if not logits.isfinite().all():
@@ -110,7 +111,7 @@ def write_text(
                 f"the model's logits became NaN or infinite at token {place + 1} of the answer; "
                 "are the weights damaged, or is the dtype too narrow (try float32)?"
             )
-        tokens = choose(logits, noise[:, place].to(logits.device), options).masked_fill(ended, eos)
+        tokens = choose(logits, noise[:, place], options).masked_fill(ended, eos)
         ended = ended | (tokens == eos)
         yield tokens
         if bool(ended.all()):

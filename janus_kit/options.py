@@ -7,8 +7,9 @@ import torch
 
 from janus_kit.errors import OptionError, PromptError
 
-__all__ = ["batch_rows", "first_seed", "texts", "whole"]
+__all__ = ["BATCH", "SEEDS", "batch_rows", "first_seed", "texts", "whole"]
 
+BATCH = 4096  # rows; no device holds the caches of more
 SEEDS = 2**63  # seeds lie below this, so that seed + i stays what a torch.Generator takes
 
 
@@ -42,7 +43,7 @@ def batch_rows(batch_size: int | str, count: int, row_bytes: int, device: torch.
     if batch_size != "auto":
         if isinstance(batch_size, str):
             raise OptionError(f'batch_size must be a whole number or "auto", not {batch_size!r}')
-        return whole("batch_size", batch_size, 1, 1_000_000)
+        return whole("batch_size", batch_size, 1, BATCH)
     if device.type != "cuda":
         return min(count, 8)  # more than 8 rows gain nothing on a CPU's few cores
     free, _ = torch.cuda.mem_get_info(device)

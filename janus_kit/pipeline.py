@@ -18,18 +18,17 @@ from torch import Tensor
 
 import janus_kit.config as configs
 from janus_kit import checkpoint, conversation, loading
-from janus_kit.drawing import DrawingOutput, negatives, noise, to_pictures
+from janus_kit.drawing import DrawingOutput, check_output, label, negatives, noise, to_pictures
 from janus_kit.engine import CodeDrawer, write_text
-from janus_kit.errors import OptionError, PromptError
+from janus_kit.errors import CheckpointError, OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, sample, uniforms
 from janus_kit.metadata import Settings
 from janus_kit.model import Janus
-from janus_kit.options import batch_rows, first_seed, texts, whole
+from janus_kit.options import BATCH, batch_rows, first_seed, texts, whole
 from janus_kit.progress import rows_bar
 from janus_kit.prompts import (
     OLD,
     PRO,
-    TextStream,
     Tokenizer,
     chat_ids,
     drawing_ids,
@@ -90,9 +89,14 @@ class JanusPipeline:
         """Write the model as a folder that from_pretrained and transformers load."""
         checkpoint.save(self.model, Path(folder), tokenizer_folder=self.folder)
 
-    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "JanusPipeline":
-        """Move the model; returns self, as diffusers does."""
-        self.model.to(loading.device_of(device), dtype)
+    def to(
+        self, device: str | torch.device | torch.dtype, dtype: str | torch.dtype | None = None
+    ) -> "JanusPipeline":
+        """Move the model; returns self, as diffusers does. A dtype alone is taken as one."""
+        if isinstance(device, torch.dtype):
+            return self.to(self.device, device)
+        place = loading.device_of(device)
+        self.model.to(place, None if dtype is None else loading.dtype_of(dtype, place))
         self.__dict__.pop("_table", None)
         return self
 
@@ -116,6 +120,14 @@ class JanusPipeline:
     def model_hash(self) -> str:
         """The first ten digits of the weights' sha256, as PNG settings carry them."""
         return checkpoint.checksum(self.folder)[:10]
+
+    def _digest(self) -> str:
+        """model_hash, or "" with a warning: a folder that has gone must not stop a drawing."""
+        try:
+            return self.model_hash
+        except CheckpointError as error:
+            log.warning("the pictures will not tell their model's hash: %s", error)
+            return ""
 
     @cached_property
     def _table(self) -> Tensor:
@@ -143,9 +155,10 @@ class JanusPipeline:
     ) -> DrawingOutput:
         """Draw num_images_per_prompt pictures of 384×384 pixels for each prompt.
 
-        Picture i of the call, counted over all its prompts, has the random stream seed + i and does
-        not depend on batch_size or on the others; seed None takes a random one, told in .seeds. A
-        generator (CPU; a list must have one a picture) is drawn from instead. guidance_scale 1
+        Picture i of the call, counted over all its prompts, has the random stream seed + i and, in
+        float32, does not depend on batch_size or on the others (half precision rounds differently
+        in another batch, which can turn a close choice); seed None takes a random one, told in
+        .seeds. A generator (a list must have one a picture) is drawn from instead. guidance_scale 1
         switches guidance off, temperature 0 takes the likeliest code, top_k 0 and top_p 1 keep the
         whole codebook, as published. negative_prompt stands in the unconditional row in place of
         pads: an extension that Janus was not trained for.
@@ -161,8 +174,7 @@ class JanusPipeline:
         options = SamplingOptions(
             guidance=guidance_scale, temperature=temperature, top_k=top_k, top_p=top_p
         )
-        if output_type not in ("pil", "np", "pt", "tokens"):
-            raise OptionError(f"output_type must be pil, np, pt or tokens, not {output_type!r}")
+        check_output(output_type)
         for name, side in (("height", height), ("width", width)):
             if side not in (None, self.config.vision.image_size):
                 raise OptionError(
@@ -171,8 +183,9 @@ class JanusPipeline:
                 )
         prompts = texts("prompt", prompt)
         against = negatives(prompts, negative_prompt)
-        copies = whole("num_images_per_prompt", num_images_per_prompt, 1, 100_000)
+        copies = whole("num_images_per_prompt", num_images_per_prompt, 1, 1000)
         rows = self._drawing_rows(prompts, against, copies)
+        digest = self._digest()
         streams, seeds = noise(len(rows), self.config.codes, seed, generator)
         size = batch_rows(batch_size, len(rows), self._picture_bytes(rows), self.device)
         stopped = False
@@ -195,26 +208,24 @@ class JanusPipeline:
                 if stopped:
                     break
         codes = torch.cat(parts)
-        settings = [
-            Settings(
-                prompt=prompts[i // copies],
-                negative_prompt=against[i // copies],
-                seed=seeds[i],
-                guidance_scale=float(guidance_scale),
-                temperature=float(temperature),
-                top_k=top_k,
-                top_p=float(top_p),
-                size=(self.config.vision.image_size, self.config.vision.image_size),
-                model=self.name,
-                model_hash=self.model_hash,
-                dtype=str(self.dtype).removeprefix("torch."),
-                device=self.device.type,
-                torch_version=torch.__version__,
-                version=loading.version(),
-            )
-            for i in range(len(codes))
-        ]
-        return DrawingOutput(self.decode(codes, output_type), seeds[: len(codes)], codes, settings)
+        base = Settings(
+            prompt="",
+            seed=0,
+            guidance_scale=float(guidance_scale),
+            temperature=float(temperature),
+            top_k=top_k,
+            top_p=float(top_p),
+            size=(self.config.vision.image_size, self.config.vision.image_size),
+            model=self.name,
+            model_hash=digest,
+            dtype=str(self.dtype).removeprefix("torch."),
+            device=self.device.type,
+            torch_version=torch.__version__,
+            version=loading.version(),
+        )
+        seeds = seeds[: len(codes)]
+        settings = label(base, prompts, against, copies, seeds)
+        return DrawingOutput(self.decode(codes, output_type), seeds, codes, settings)
 
     def _drawing_rows(
         self,
@@ -317,7 +328,7 @@ class JanusPipeline:
         top_p, seed. Raises PromptError, ImageError or OptionError for what cannot be used.
         """
         if stream:
-            return self._stream(self._tokens([messages], **options))
+            return conversation.pieces(self.tokenizer, self._tokens([messages], **options))
         return self.answer([messages], **options)[0]
 
     def answer(
@@ -329,7 +340,7 @@ class JanusPipeline:
     ) -> list[str]:
         """The next answer of every conversation, in batches."""
         answers: list[str] = []
-        size = 8 if batch_size == "auto" else whole("batch_size", batch_size, 1, 1_000_000)
+        size = 8 if batch_size == "auto" else whole("batch_size", batch_size, 1, BATCH)
         for start in range(0, len(conversations), size):
             part = conversations[start : start + size]
             columns = list(self._tokens(part, **options))
@@ -337,23 +348,6 @@ class JanusPipeline:
                 ids = row[: row.index(self.tokenizer.eos)] if self.tokenizer.eos in row else row
                 answers.append(self.tokenizer.decode(ids).strip())
         return answers
-
-    def _stream(self, tokens: Iterator[Tensor]) -> Iterator[str]:
-        """The text of one answer, in pieces."""
-        text = TextStream(self.tokenizer)
-        held = ""  # blanks wait for what comes after them, since an answer ends without any
-        started = False
-        for token in tokens:
-            if int(token) == self.tokenizer.eos:
-                break
-            held += text.put(int(token))
-            piece = held.rstrip() if started else held.strip()
-            if piece:
-                held = held[len(held.rstrip()) :]
-                started = True
-                yield piece
-        if rest := text.end():
-            yield held + rest if started else rest
 
     def _tokens(
         self,
@@ -363,8 +357,13 @@ class JanusPipeline:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
+        **unknown: Any,
     ) -> Iterator[Tensor]:
         """The steps of write_text for a batch of conversations; what is wrong is told at once."""
+        if unknown:
+            raise OptionError(
+                f"answers have no option {sorted(unknown)[0]!r}; see JanusPipeline.chat"
+            )
         options = SamplingOptions(guidance=1.0, temperature=temperature, top_p=top_p)
         limit = self.config.language.max_positions
         wanted = 1 if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1, limit)

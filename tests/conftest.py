@@ -29,9 +29,18 @@ def tiny_config(**changes: Any) -> JanusConfig:
             intermediate=80,
             vocab_size=320,
             max_positions=256,
+            # Not transformers' defaults, which a config that is not read would have too.
+            rope_theta=5e3,
+            rms_eps=1e-3,
         ),
         vision=VisionConfig(
-            image_size=64, patch_size=16, width=48, layers=2, heads=3, intermediate=96
+            image_size=64,
+            patch_size=16,
+            width=48,
+            layers=2,
+            heads=3,
+            intermediate=96,
+            norm_eps=1e-4,
         ),
         vq=VQConfig(
             codebook_size=64,

@@ -1,6 +1,8 @@
 """JanusPipeline on the tiny model: a picture is its seed's, whatever is beside it."""
 
+import io
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -570,12 +572,13 @@ def refused(kind: type[JanusKitError], call: Callable[[], Any]) -> str:
     ("name", "value"),
     [
         *[("seed", value) for value in (-1, -5, 2**63, 2**70, 1.5, "abc", float("nan"), True)],
-        *[("num_images_per_prompt", value) for value in (0, -1, 1.5, "2", 10**9, None)],
-        *[("batch_size", value) for value in (0, -1, 1.5, "big", 10**7, None)],
-        *[("guidance_scale", value) for value in (0, -3, 1e9, float("nan"), float("inf"), "5")],
+        *[("num_images_per_prompt", value) for value in (0, -1, 1.5, "2", 10**4, None)],
+        *[("batch_size", value) for value in (0, -1, 1.5, "big", 10**6, None)],
+        *[("guidance_scale", value) for value in (0, -3, 1e9, 10**400, float("nan"), "5")],
+        ("guidance_scale", float("inf")),
         *[("temperature", value) for value in (-1, 1e-38, float("inf"))],
         *[("top_p", value) for value in (0, 1.1)],
-        *[("top_k", value) for value in (-1, "3")],
+        *[("top_k", value) for value in (-1, "3", 2**70)],
         *[("output_type", value) for value in ("jpg", "latent", "PIL", None, 3)],
     ],
 )
@@ -727,6 +730,71 @@ def test_weights_that_give_nan_are_told_not_drawn(spare: JanusPipeline, temperat
         GenerationError, lambda: spare.chat(talk("a"), max_new_tokens=4, temperature=temperature)
     )
     assert "token 1 of the answer" in message
+
+
+@pytest.mark.parametrize("kind", ["pil", "np", "pt"])
+def test_pixels_of_nan_are_told_not_given(spare: JanusPipeline, kind: str) -> None:
+    with torch.no_grad():
+        spare.model.vq.decoder.conv_out.bias[0] = float("nan")
+    drawn = torch.zeros(1, spare.config.codes, dtype=torch.long)
+    assert "NaN" in refused(GenerationError, lambda: spare.decode(drawn, kind))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"output_type": "PIL"}, {"chunk": 0}, {"codes": torch.zeros(1, 16)}, {"codes": [[1]]}]
+)
+def test_a_wrong_argument_of_decode_is_refused(pipe: JanusPipeline, wrong: dict[str, Any]) -> None:
+    given = {"codes": torch.zeros(1, 16, dtype=torch.long), **wrong}
+    refused(OptionError, lambda: pipe.decode(**given))
+
+
+def test_an_unknown_option_of_an_answer_is_refused_by_name(pipe: JanusPipeline) -> None:
+    assert "'nonsense'" in refused(OptionError, lambda: pipe.chat(talk("a"), nonsense=1))
+
+
+def test_a_picture_may_be_an_array_or_the_bytes_of_a_file(pipe: JanusPipeline) -> None:
+    image = picture(1)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    expected = pipe.ask(image, QUESTION, max_new_tokens=4)
+    array = np.asarray(image)
+    assert pipe.ask(array, QUESTION, max_new_tokens=4) == expected
+    assert pipe.ask(file.getvalue(), QUESTION, max_new_tokens=4) == expected
+    assert pipe.ask(array[None], QUESTION, max_new_tokens=4) == [expected]
+
+
+def test_a_dtype_may_be_given_to_to_alone_or_by_name(spare: JanusPipeline) -> None:
+    assert spare.to(torch.bfloat16).dtype == torch.bfloat16
+    assert spare.to("cpu", "float32").dtype == torch.float32
+    refused(DeviceError, lambda: spare.to("cpu", "int8"))
+
+
+def test_a_model_whose_folder_has_gone_still_draws(
+    hf_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(hf_folder, tmp_path / "model"))
+    loaded = JanusPipeline.from_pretrained(folder, device="cpu")
+    loaded.set_progress_bar_config(disable=True)
+    shutil.rmtree(folder)
+    out = loaded(CAT, seed=1)
+    assert out.settings[0].model_hash == ""
+    assert "hash" in caplog.text
+
+
+def test_a_call_that_was_stopped_is_finished_by_its_seeds(pipe: JanusPipeline) -> None:
+    whole = codes(pipe, [CAT, *OTHERS], seed=20)
+
+    def stop(_: JanusPipeline, row: int, place: int, found: dict[str, Any]) -> bool:
+        seen.append(row)
+        return len(seen) < 6
+
+    seen: list[int] = []
+    prompts = [CAT, *OTHERS]
+    cut = pipe(prompts, seed=20, batch_size=1, output_type="tokens", callback_on_step_end=stop)
+    done = [row for row in cut.codes if bool((row >= 0).all())]
+    assert 0 < len(done) < len(whole)
+    rest = codes(pipe, prompts[len(done) :], seed=20 + len(done))
+    assert torch.equal(torch.cat((torch.stack(done), rest)), whole)
 
 
 def test_a_pictures_pixels_do_not_depend_on_those_beside_it(pipe: JanusPipeline) -> None:
