@@ -175,7 +175,7 @@ def test_an_answering_row_teaches_the_answers_and_their_ends(tokenizer: Tokenize
 def test_branches_of_a_row_teach_what_rows_of_their_own_do(tokenizer: Tokenizer) -> None:
     config = tiny_config()
     janus = Janus(config)
-    initialise(janus, torch.zeros(config.vq.codebook_size, config.vq.code_dim), None, 0)
+    initialise(janus, torch.zeros(config.vq.codebook_size, config.vq.code_dim), None, 0, 0)
     for layer in janus.language.layers:  # silent blocks would hide what they attend to
         for parameter in layer.parameters():
             parameter.data += torch.linspace(-0.2, 0.2, parameter.numel()).view(parameter.shape)
@@ -289,7 +289,7 @@ def test_the_model_stage_trains_every_part_but_the_tokenizer(
     vectors = start.vq.codebook.weight
     torch.manual_seed(3)
     janus = train_model(config, vectors, codes, tokenizer, example, example, tmp_path, plan)
-    initialise(start, vectors, None, 0)
+    initialise(start, vectors, None, tokenizer.pad, 0)
     for name, value in start.named_parameters():
         kept = torch.equal(value, janus.get_parameter(name))
         assert kept == name.startswith("vq."), name
@@ -320,7 +320,7 @@ def test_the_vision_stage_learns_and_its_encoder_is_taken_over(tmp_path: Path) -
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     janus = Janus(replace(PRESETS["tiny"], vision=config))
-    initialise(janus, torch.zeros(1024, 8), encoder, 0)
+    initialise(janus, torch.zeros(1024, 8), encoder, 0, 0)
     taken = janus.vision.state_dict()
     assert all(torch.equal(v, taken[k]) for k, v in encoder.state_dict().items())
 

@@ -42,6 +42,7 @@ __all__ = [
 Examples = Callable[[int, np.random.Generator], "Example"]
 
 DROP = 0.1  # the share of prompts that is dropped, so that guidance has something to push from
+ALL, WORD, PATCH = 0, 1, 2  # the channels of look_around's marks
 BLIND = 0.6  # up to this share of a picture's codes is hidden from half of the rows
 
 
@@ -179,7 +180,9 @@ class Learner(nn.Module):
 
 
 @torch.no_grad()
-def initialise(janus: Janus, vectors: Tensor, vision: VisionEncoder | None, seed: int) -> None:
+def initialise(
+    janus: Janus, vectors: Tensor, vision: VisionEncoder | None, pad: int, seed: int
+) -> None:
     """Fresh weights: small matrices, silent residual outputs, vectors as the embeds of codes.
 
     The encoder, if there is one, is taken as it is; the VQ tokenizer is left alone.
@@ -200,42 +203,63 @@ def initialise(janus: Janus, vectors: Tensor, vision: VisionEncoder | None, seed
     if vision is not None:
         janus.vision.load_state_dict(vision.state_dict())
     janus.code_embed.weight.copy_(vectors)
-    look_around(janus)
+    look_around(janus, pad)
 
 
 @torch.no_grad()
-def look_around(janus: Janus) -> None:
-    """Heads of the first two layers start by looking at the codes beside and above the next one.
+def look_around(janus: Janus, pad: int) -> None:
+    """Heads that start by looking where they will have to: beside, above, at the words, at patches.
 
     Positions run in one dimension, so a model has to find out that the code above is one row of
-    codes back; from random weights that took most of a small run. A start that looks like what
-    training would find is Trockman and Kolter's "Mimetic Initialization" (2023). One channel of
-    every embed is constant; a head that turns it into a query and a key whose rotary angles differ
-    by `back` positions attends to that place.
+    codes back, and that a few words among hundreds of codes matter; from random weights that took
+    most of a small run. A start that looks like what training would find is Trockman and Kolter's
+    "Mimetic Initialization" (2023). Three channels of the embeds are marks: one is on everywhere,
+    one for words (a pad is none), one for patches. A head whose query reads the first and whose key
+    reads a mark attends to all that bear it; one whose rotary angles differ by `back` positions
+    attends to the place so far back.
     """
     language, side = janus.language, janus.config.side
     config = language.config
-    constant = 0.5 * config.hidden**0.5  # beside other channels of about 1
-    janus.code_aligner.fc2.weight[0] = 0.0
-    janus.code_aligner.fc2.bias[0] = constant * janus.code_table().std()
-    language.embed.weight[:, 0] = constant * language.embed.weight.std()
-    reach = constant / (1 + 0.5**2) ** 0.5  # what the channel is after the norm
-    half = config.head_dim // 2
+    size, half = config.head_dim, config.head_dim // 2
+    mark = 0.5 * config.hidden**0.5  # beside other channels of about 1
+    random = torch.Generator().manual_seed(0)
+    probe = torch.randn(64, janus.config.vision.width, generator=random)
+    words, codes = language.embed.weight, janus.code_table()
+    patches = janus.vision_aligner(probe)
+    for aligner, found, marks in (
+        (janus.code_aligner, codes, (ALL,)),
+        (janus.vision_aligner, patches, (ALL, PATCH)),
+    ):
+        aligner.fc2.weight[: PATCH + 1] = 0.0
+        aligner.fc2.bias[list(marks)] = mark * found.std()
+    spread = words.std()
+    words[:, : PATCH + 1] = 0.0
+    words[:, [ALL, WORD]] = mark * spread
+    words[pad, WORD] = 0.0
+    reach = mark / (1 + 2 * 0.5**2) ** 0.5  # what a mark is after the norm
+    unit = size**0.25 / reach  # a query and a key of this size score 1
     rates = config.rope_theta ** -(torch.arange(half) / half)
     # Neighbours of the place then score 4 less; rates below 0.01 tell no places apart.
-    size = torch.where(rates > 0.01, (4 * config.head_dim**0.5) ** 0.5 / reach, 0.0)
+    turning = torch.where(rates > 0.01, 2 * unit, 0.0)
+    still = torch.zeros(size)
+    still[half - 1] = 3 * unit  # the slowest rate hardly turns: 9 more wherever the mark is
+
+    def aim(layer: int, head: int, query: Tensor, key: Tensor, channel: int) -> None:
+        weight = cast(Layer, language.layers[layer]).attention.qkv.weight
+        weight = weight.view(-1, size, config.hidden)
+        rows = [head * (config.heads // config.kv_heads), config.heads + head]
+        weight[rows] *= 0.2  # what else is read there matters little yet
+        weight[rows[0], :, ALL], weight[rows[1], :, channel] = query, key
+
     # The next code's place less `back`: above, above to the right, above to the left, two back.
-    backs = (side - 1, side - 2, side, 1)
-    group = config.heads // config.kv_heads
-    for layer in list(language.layers)[:2]:
-        matrix = cast(Layer, layer).attention.qkv.weight
-        weight = matrix.view(-1, config.head_dim, config.hidden)
-        for head, back in enumerate(backs[: config.kv_heads]):
-            query, key = weight[head * group], weight[config.heads + head]
-            query *= 0.2  # what is read there matters little yet
-            key *= 0.2
-            query[:, 0] = torch.cat((size, torch.zeros(half)))
-            key[:, 0] = torch.cat((size * (rates * back).cos(), size * (rates * back).sin()))
+    for head, back in enumerate((side - 1, side - 2, side, 1)[: config.kv_heads]):
+        ahead = torch.cat((turning, torch.zeros(half)))
+        turned = torch.cat((turning * (rates * back).cos(), turning * (rates * back).sin()))
+        for layer in range(min(2, config.layers)):
+            aim(layer, head, ahead, turned, ALL)
+    for layer in range(2, config.layers - 1):
+        for head, channel in enumerate((WORD, PATCH)):
+            aim(layer, head, still, still, channel)
 
 
 def train_model(
@@ -264,7 +288,7 @@ def train_model(
 
     state = PartialState()
     janus = Janus(config)
-    initialise(janus, vectors, vision, seed)
+    initialise(janus, vectors, vision, tokenizer.pad, seed)
     janus.vq.requires_grad_(False)
     janus.to(state.device)
     asked_a_step = max(1, schedule.batch // 4)
