@@ -98,10 +98,16 @@ BAD = {
     "11 WMF": (b"\xd7\xcd\xc6\x9a\0\0", "WMF"),
     "11 FPX": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "FlashPix"),
     "11 PSD": (b"8BPS\0\1", "Photoshop"),
-    "12 TIFF": (encode(SCENE, "TIFF"), "allow_tiff"),
-    "13 HEIC": (b"\0\0\0\x18ftypheic", "HEIC"),
-    "13 HEIF": (b"\0\0\0\x18ftypmif1", "HEIC"),
-    "13 AVIF": (b"\0\0\0\x18ftypavif", "AVIF"),
+    "12 TIFF": (encode(SCENE, "TIFF"), "is a TIFF; convert it to PNG or JPEG"),
+    "13 HEIC": (
+        b"\0\0\0\x18ftypheic",
+        "HEIC photo, for which Pillow needs pip install pillow-heif",
+    ),
+    "13 HEIF": (
+        b"\0\0\0\x18ftypmif1",
+        "HEIC photo, for which Pillow needs pip install pillow-heif",
+    ),
+    "13 AVIF": (b"\0\0\0\x18ftypavif", "AVIF picture, which Pillow opens with nothing to install"),
     "a video": (b"\0\0\0\x18ftypisom", "video"),
     "16 a line": (encode(Image.new("L", (1, 20_000)), "PNG"), "longer than 200:1"),
     "17 too wide": (encode(Image.new("L", (20_001, 200)), "PNG"), "20000 a side"),
@@ -250,6 +256,25 @@ FIRST_PIXELS = {
 def test_every_kind_of_picture_looks_as_it_does_on_white_paper(case: str) -> None:
     source, colour = FIRST_PIXELS[case]
     assert np.allclose(pixels_of(source)[0, 0], colour, atol=5 if "26" in case else 1)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_only_a_picture_of_several_frames_is_noted(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    preview = SCENE.copy()  # saving an MPO leaves marks on the images
+    pixels_of(encode(SCENE.copy(), "MPO", save_all=True, append_images=[preview]))
+    pixels_of(encode(TWO[0], kind))
+    assert not caplog.messages
+    pixels_of(encode(TWO[0], kind, **MANY))  # 12, 14
+    assert caplog.messages == ["the image bytes: holds several frames; only the first is read"]
+
+
+def test_a_good_first_frame_is_read_whatever_follows_it() -> None:
+    data = encode(TWO[0], "GIF", **MANY)
+    second = data.index(b"\x2c", data.index(b"\x2c") + 1)
+    for kept in (1, 4, 9, 12):
+        assert np.allclose(pixels_of(data[: second + kept])[0, 0], RED)
 
 
 def test_floats_are_stretched_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

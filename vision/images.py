@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ _REFUSED = (
     (0, b"8BPS", "a Photoshop file"),
     (0, b"\xd7\xcd\xc6\x9a", "a WMF drawing"),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a FlashPix or an old Office file"),
-    (4, b"ftypavi", "an AVIF picture"),
-    (4, b"ftyphe", "a HEIC photo"),
-    (4, b"ftypm", "a HEIC photo or a video"),
+    (4, b"ftypavi", "an AVIF picture, which Pillow opens with nothing to install"),
+    (4, b"ftyphe", "a HEIC photo, for which Pillow needs pip install pillow-heif"),
+    (4, b"ftypm", "a video, or a HEIC photo, for which Pillow needs pip install pillow-heif"),
     (4, b"ftyp", "a video"),
 )
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -201,7 +201,12 @@ def _decode(data: bytes, place: str, allow_tiff: bool) -> Image.Image:
         image: Image.Image = Image.open(BytesIO(data), formats=formats)
         _check_size(image.size, place)
         image.draft("RGB", _DRAFT)
-    return _finish(image, place)
+    picture = _finish(image, place)
+    with suppress(Exception):  # behind a good first frame a file may be damaged
+        # The further pictures of an MPO are a camera's previews or depths.
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            logger.warning("%s: holds several frames; only the first is read", place)
+    return picture
 
 
 def _finish(image: Image.Image, place: str) -> Image.Image:
@@ -246,12 +251,12 @@ def _reason(error: Exception) -> str:
 
 def _refuse(head: bytes, place: str, allow_tiff: bool) -> None:
     """Name the formats that people try and that are not read, from their leading bytes."""
-    remedy = "save it as PNG or JPEG"
+    remedy = "convert it to PNG or JPEG"
     for offset, magic, kind in _REFUSED:
         if head.startswith(magic, offset):
             raise ImageError(f"{place}: is {kind}; {remedy}")
     if head.startswith(_TIFF) and not allow_tiff:
-        raise ImageError(f"{place}: is a TIFF; {remedy}, or pass allow_tiff=True")
+        raise ImageError(f"{place}: is a TIFF; {remedy}")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"<"):
         if b"<svg" in text:
