@@ -36,7 +36,7 @@ from janus_kit.storage import (
     weight_files,
 )
 
-__all__ = ["checksum", "convert", "load", "save"]
+__all__ = ["checksum", "convert", "load", "read_config", "save"]
 
 SHARD: Final = 5 * 2**30  # bytes of a file of weights, as transformers divides them
 _TEMPORARY: Final = ".janus-model-"  # folders being written; one that stays behind is from a crash
@@ -99,7 +99,7 @@ class _Source:
     @classmethod
     def open(cls, folder: Path) -> "_Source":
         """Read config.json and all headers; raise CheckpointError unless they fit together."""
-        config, layout = _config(folder)
+        config, layout = read_config(folder)
         stored: dict[str, Stored] = {}
         for path in weight_files(folder):
             found = stored_tensors(path)
@@ -135,8 +135,8 @@ class _Source:
         return tensor
 
 
-def _config(folder: Path) -> tuple[JanusConfig, str]:
-    """The shapes of a folder's model, and its layout."""
+def read_config(folder: Path) -> tuple[JanusConfig, str]:
+    """The shapes of a folder's model, and its layout; CheckpointError if it is no Janus."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder")
     path = folder / "config.json"

@@ -80,8 +80,9 @@ class JanusPipeline:
         folder, name = loading.find(
             id_or_folder, revision=revision, local_files_only=local_files_only, token=token
         )
-        model, config = checkpoint.load(folder, device=place, dtype=kind)
+        config, _ = checkpoint.read_config(folder)
         tokenizer = Tokenizer.from_folder(folder, config.language.vocab_size)
+        model, _ = checkpoint.load(folder, device=place, dtype=kind)
         log.info("%s on %s in %s", name, place, str(model.dtype).removeprefix("torch."))
         return cls(model.eval().requires_grad_(False), tokenizer, folder, name)
 

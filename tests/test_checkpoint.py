@@ -21,6 +21,7 @@ from janus_kit.config import PRESETS, JanusConfig
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.model import Janus
 from janus_kit.names import HUGGING_FACE, ORIGINAL, pieces
+from janus_kit.pipeline import JanusPipeline
 
 CPU = torch.device("cpu")
 Q = "model.language_model.layers.1.self_attn.q_proj.weight"
@@ -409,6 +410,18 @@ def test_a_broken_folder_is_refused_by_name_before_memory_is_taken(
     assert len(message) < 600
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize("tokenizer", [None, b"{}", b'{"model": '])
+def test_a_tokenizer_is_refused_before_any_tensor_is_read(
+    folder: Path, tokenizer: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tokenizer.json").unlink()
+    if tokenizer is not None:
+        (folder / "tokenizer.json").write_bytes(tokenizer)
+    monkeypatch.setattr(checkpoint._Source, "parameter", None)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: "):
+        JanusPipeline.from_pretrained(folder, device="cpu")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
