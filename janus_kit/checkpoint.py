@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -144,9 +144,18 @@ def read_config(folder: Path) -> tuple[JanusConfig, str]:
         raise CheckpointError(f"{path}: no such file; a model folder needs its config.json")
     data = read_json(path)
     try:
-        return JanusConfig.from_dict(data), data["model_type"]
+        config = JanusConfig.from_dict(data)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}/{error}") from error
+    processor = folder / "processor_config.json"
+    # "deepseek" says nothing: older copies of Janus-1.3B have it too, as Janus-Pro has.
+    if (
+        "template" not in data.get("janus_kit", {})
+        and processor.is_file()
+        and read_json(processor).get("sft_format") == "deepseek_old"
+    ):
+        config = replace(config, template="old")
+    return config, data["model_type"]
 
 
 def _check(folder: Path, wanted: Mapping[str, Piece], stored: Mapping[str, Stored]) -> None:

@@ -334,8 +334,8 @@ def _from_original(data: Mapping[str, Any]) -> JanusConfig:
                 f"config.json: {key}.n_embed is {width}, but the language model's width is "
                 f"{language.hidden}"
             )
-    # Only Janus-1.3B's config asks for flash attention; its local copies may still name the wrong
-    # template in processor_config.json, so this mark decides (deepseek-ai/Janus issue 5).
+    # Only Janus-1.3B's config asks for flash attention; older copies of its processor_config.json
+    # name Pro's template (deepseek-ai/Janus issue 5), so either mark suffices: see checkpoint.py.
     old = data["language_config"].get("_attn_implementation") == "flash_attention_2"
     return JanusConfig(
         language=language,
@@ -343,7 +343,7 @@ def _from_original(data: Mapping[str, Any]) -> JanusConfig:
         vq=VQConfig(
             codebook_size=codes.get("image_token_size", 16_384), code_dim=codes.get("n_embed", 8)
         ),
-        template="old" if old else "pro",
+        template=data.get("janus_kit", {}).get("template", "old" if old else "pro"),
     )
 
 

@@ -196,6 +196,46 @@ def test_old_and_pro_are_told_apart() -> None:
     assert JanusConfig.from_dict(old) == PRESETS["janus-1.3b"]
 
 
+@pytest.mark.parametrize("original", [False, True])
+@pytest.mark.parametrize(
+    ("sft_format", "ours", "template"),
+    [
+        ("deepseek_old", None, "old"),
+        ("deepseek", None, "pro"),
+        (None, None, "pro"),
+        ("deepseek_old", "pro", "pro"),
+        ("deepseek", "old", "old"),
+    ],
+)
+def test_the_old_template_is_found_in_the_processors_settings_unless_ours_names_one(
+    hf_folder: Path,
+    tmp_path: Path,
+    original: bool,
+    sft_format: str | None,
+    ours: str | None,
+    template: str,
+) -> None:
+    data = (
+        original_config(4096) if original else json.loads((hf_folder / "config.json").read_text())
+    )
+    data.pop("janus_kit", None)
+    if ours:
+        data["janus_kit"] = {"template": ours}
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    if sft_format:
+        (tmp_path / "processor_config.json").write_text(json.dumps({"sft_format": sft_format}))
+    assert checkpoint.read_config(tmp_path)[0].template == template
+
+
+def test_janus_1_3b_is_known_though_its_processors_settings_name_pros_template(
+    tmp_path: Path,
+) -> None:
+    data = original_config(4096, _attn_implementation="flash_attention_2")
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    (tmp_path / "processor_config.json").write_text('{"sft_format": "deepseek"}')
+    assert checkpoint.read_config(tmp_path)[0].template == "old"
+
+
 # Refusing
 
 
