@@ -15,6 +15,7 @@ def rows_bar(pictures: int, rows: int, show: bool) -> Iterator[Callable[[int], N
 
     A line every ten seconds where stderr is no terminal; nothing when show is False.
     """
+    total = pictures * rows
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -35,8 +36,9 @@ def rows_bar(pictures: int, rows: int, show: bool) -> Iterator[Callable[[int], N
         transient=True,
         disable=not (show and console.is_terminal),
     ) as bar:
-        task = bar.add_task("drawing", total=pictures * rows)
-        done, said = 0, time.monotonic()
+        task = bar.add_task("drawing", total=total)
+        done, start = 0, time.monotonic()
+        said = start
 
         def advance(count: int) -> None:
             nonlocal done, said
@@ -44,6 +46,7 @@ def rows_bar(pictures: int, rows: int, show: bool) -> Iterator[Callable[[int], N
             bar.advance(task, count)
             if show and not console.is_terminal and time.monotonic() - said >= LINE_EVERY:
                 said = time.monotonic()
-                console.print(f"drawing: {done} of {pictures * rows} rows")
+                left = (said - start) * (total - done) / done
+                console.print(f"drawing: {done} of {total} rows, {left:.0f} s left")
 
         yield advance
