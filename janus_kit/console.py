@@ -77,6 +77,9 @@ Model = Annotated[
 Revision = Annotated[str | None, typer.Option(help="The revision of a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Unverified = Annotated[
+    bool, typer.Option("--no-verify", help="Do not look for NaN in the weights.")
+]
 # These two act by their callbacks, once session has set the log up.
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=be_quiet, help="No progress, no warnings.")
@@ -92,13 +95,16 @@ def open_model(
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    no_verify: Unverified = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> "JanusPipeline":
     """The pipeline that these options ask for."""
     from janus_kit.pipeline import JanusPipeline
 
-    pipe = JanusPipeline.from_pretrained(model, revision=revision, device=device, dtype=dtype)
+    pipe = JanusPipeline.from_pretrained(
+        model, revision=revision, device=device, dtype=dtype, verify=not no_verify
+    )
     pipe.set_progress_bar_config(disable=quiet)
     return pipe
 

@@ -67,13 +67,15 @@ class JanusPipeline:
         dtype: str | torch.dtype = "auto",
         local_files_only: bool = False,
         token: str | None = None,
+        verify: bool = True,
     ) -> "JanusPipeline":
         """Load a model: a hub id, a folder, or nothing for the embedded model of the package.
 
         Reads transformers' layout and deepseek-ai's own, safetensors or .bin. device: "auto" takes
         CUDA, then MPS, then the CPU. dtype: "auto" is float32 on the CPU and the dtype of the
-        weights elsewhere. Raises CheckpointError for a folder that is not whole, DeviceError for a
-        device or dtype that is not there.
+        weights elsewhere. verify looks for NaN and infinite numbers in the weights. Raises
+        CheckpointError for a folder that is not whole, DeviceError for a device or dtype that is
+        not there.
         """
         place = loading.device_of(device)
         kind = loading.dtype_of(dtype, place)
@@ -82,7 +84,7 @@ class JanusPipeline:
         )
         config, _ = checkpoint.read_config(folder)
         tokenizer = Tokenizer.from_folder(folder, config.language.vocab_size)
-        model, _ = checkpoint.load(folder, device=place, dtype=kind)
+        model, _ = checkpoint.load(folder, device=place, dtype=kind, verify=verify)
         log.info("%s on %s in %s", name, place, str(model.dtype).removeprefix("torch."))
         return cls(model.eval().requires_grad_(False), tokenizer, folder, name)
 

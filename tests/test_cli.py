@@ -350,6 +350,18 @@ def test_a_folder_that_is_no_model_is_one_line_and_code_4(run: Run, tmp_path: Pa
     assert "Traceback" in run("generate", PROMPT, "--model", tmp_path, "-v").err
 
 
+def test_weights_that_hold_nan_are_loaded_only_unverified(run: Run, hf_folder: Path) -> None:
+    Path("spoilt").mkdir()
+    for path in hf_folder.iterdir():
+        shutil.copy(path, "spoilt")
+    weights = load_file("spoilt/model.safetensors")
+    weights["lm_head.weight"][0, 0] = float("nan")
+    save_file(weights, "spoilt/model.safetensors")
+    refused = run("info", "--model", "spoilt")
+    assert (refused.code, "holds NaN" in refused.err) == (4, True)
+    assert run("info", "--model", "spoilt", "--no-verify", "--json").records[0]["model"] == "spoilt"
+
+
 # Wrong use and misfortune
 
 
