@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from janus_kit import checkpoint
 from janus_kit.errors import CheckpointError, DeviceError
 
 __all__ = ["EMBEDDED", "device_of", "dtype_of", "find", "version"]
@@ -67,11 +68,12 @@ def _download(repository: str, revision: str | None, local: bool, token: str | N
                 revision=revision,
                 local_files_only=local,
                 token=token,
-                allow_patterns=["*.json", *patterns],
+                allow_patterns=["*.json", "*.jinja", *patterns],
             )
         )
 
     try:
+        checkpoint.read_config(fetch())  # refuses another model before its weights are fetched
         folder = fetch("*.safetensors")
         # deepseek-ai's own Janus-Pro repositories hold .bin files only.
         return folder if any(folder.glob("*.safetensors")) else fetch("*.bin")

@@ -15,7 +15,7 @@ from conftest import hf_model, original_config, tiny_config, to_original
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from janus_kit import checkpoint, config
+from janus_kit import checkpoint, config, loading
 from janus_kit.checkpoint import checksum, convert, load, save
 from janus_kit.config import PRESETS, JanusConfig
 from janus_kit.errors import CheckpointError, OptionError
@@ -733,3 +733,74 @@ def test_saved_weights_can_be_read_by_everybody(tmp_path: Path, hf_folder: Path)
     save(model, tmp_path / "model", tokenizer_folder=hf_folder)
     modes = {file.stat().st_mode & 0o444 for file in (tmp_path / "model").iterdir()}
     assert modes == {0o444}
+
+
+# Fetching
+
+
+class Hub:
+    """In place of snapshot_download: copies what is asked for into a cache, and keeps the calls."""
+
+    def __init__(self, files: Path, cache: Path) -> None:
+        self.files, self.cache = files, cache
+        self.calls: list[dict[str, Any]] = []
+        cache.mkdir()
+
+    def __call__(self, repository: str, *, allow_patterns: list[str], **options: Any) -> str:
+        self.calls.append({"id": repository, **options})
+        for path in self.files.iterdir():
+            if any(path.match(pattern) for pattern in allow_patterns):
+                shutil.copy(path, self.cache)
+        return str(self.cache)
+
+    @property
+    def weights(self) -> list[str]:
+        return [
+            path.name for path in self.cache.iterdir() if path.suffix in (".safetensors", ".bin")
+        ]
+
+
+@pytest.fixture
+def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A hub whose one repository is folder."""
+    made = Hub(folder, tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", made)
+    return made
+
+
+@pytest.mark.parametrize("fault", ["no config", "config of Llama", "config of JanusFlow"])
+def test_another_model_is_refused_before_its_weights_are_fetched(
+    hub: Hub, folder: Path, fault: str
+) -> None:
+    broken, words = FAULTS[fault]
+    broken(folder)
+    with pytest.raises(CheckpointError) as caught:
+        loading.find("some/model")
+    assert words[0] in str(caught.value)
+    assert (len(hub.calls), hub.weights) == (1, [])
+
+
+def test_safetensors_are_fetched_rather_than_a_pickle(hub: Hub, folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"never fetched")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert loading.find("some/model") == (hub.cache, "some/model")
+    assert hub.weights == [FILE]
+    save(load(hub.cache, device=CPU)[0], hub.cache / "saved", tokenizer_folder=hub.cache)
+    assert (hub.cache / "saved" / "chat_template.jinja").read_text() == "{{ messages }}"
+
+
+def test_a_pickle_is_fetched_where_there_is_nothing_else(hub: Hub, folder: Path) -> None:
+    as_pickle(folder, load_file(folder / FILE))
+    found, _ = loading.find("some/model")
+    assert hub.weights == ["pytorch_model.bin"]
+    load(found, device=CPU)
+
+
+def test_what_the_hub_is_asked_is_what_was_given(hub: Hub, folder: Path) -> None:
+    as_pickle(folder, load_file(folder / FILE))
+    given = {"revision": "abc", "local_files_only": True, "token": "secret"}
+    loading.find("some/model", revision="abc", local_files_only=True, token="secret")
+    assert hub.calls == [{"id": "some/model", **given}] * 3
+    JanusPipeline.from_pretrained("some/model", device="cpu")
+    plain = {"revision": None, "local_files_only": False, "token": None}
+    assert hub.calls[3:] == [{"id": "some/model", **plain}] * 3

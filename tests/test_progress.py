@@ -1,4 +1,4 @@
-"""The bar of rows: a bar on a terminal, a line now and then elsewhere, nothing when switched off."""
+"""The bar of rows: on a terminal, elsewhere a line now and then, nothing when switched off."""
 
 import pytest
 
