@@ -58,8 +58,10 @@ def find(
 
 
 def _download(repository: str, revision: str | None, local: bool, token: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub import constants, snapshot_download
+
+    # The root of all errors of the HTTP client, which is httpx or httpx2.
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 
     def fetch(*patterns: str) -> Path:
         return Path(
@@ -79,13 +81,22 @@ def _download(repository: str, revision: str | None, local: bool, token: str | N
         return folder if any(folder.glob("*.safetensors")) else fetch("*.bin")
     except HFValidationError as error:
         raise CheckpointError(f"{repository}: neither a folder nor a hub id ({error})") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    # A SOCKS proxy without its package is an ImportError; hf_xet raises RuntimeError.
+    except (HTTPError, ImportError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if constants.HF_HUB_OFFLINE:
+            remedy = "unset HF_HUB_OFFLINE to fetch it"
+        elif local:
+            remedy = "leave local_files_only out to fetch it"
+        else:
+            remedy = (
+                "check the id and the network, or set HF_HUB_OFFLINE=1 to use only what is cached"
+            )
         raise CheckpointError(
             f"{repository}: no such folder, and it could not be fetched from the hub ({reason}); "
-            "check the id and the network, or set HF_HUB_OFFLINE=1 to use only what is cached"
+            f"{remedy}"
         ) from error
 
 

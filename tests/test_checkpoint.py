@@ -1,5 +1,6 @@
 """Folders are loaded whole, whatever their layout, or refused by name; what is saved is whole."""
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import hf_model, original_config, tiny_config, to_original
+from huggingface_hub.errors import HTTPError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -804,3 +806,49 @@ def test_what_the_hub_is_asked_is_what_was_given(hub: Hub, folder: Path) -> None
     JanusPipeline.from_pretrained("some/model", device="cpu")
     plain = {"revision": None, "local_files_only": False, "token": None}
     assert hub.calls[3:] == [{"id": "some/model", **plain}] * 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        HTTPError("proxy\nrefused"),  # the root of all that the HTTP client raises
+        HTTPError(""),
+        FileNotFoundError("not in the cache"),
+        ImportError("Using SOCKS proxy, but the package is not installed"),
+        RuntimeError("Data processing error: no connection"),
+        ValueError("Unknown scheme for proxy URL"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("offline", "local", "remedy"),
+    [
+        (False, False, "set HF_HUB_OFFLINE=1"),
+        (True, False, "unset HF_HUB_OFFLINE to fetch it"),
+        (False, True, "leave local_files_only out to fetch it"),
+    ],
+)
+def test_a_network_that_fails_is_one_sentence_with_a_remedy_that_helps(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, offline: bool, local: bool, remedy: str
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    with pytest.raises(CheckpointError) as caught:
+        loading.find("some/model", local_files_only=local)
+    reason = str(error).split("\n")[0] or "HTTPError"
+    assert str(caught.value).startswith("some/model: no such folder, and it could not be fetched")
+    assert f"({reason}); " in str(caught.value)
+    assert str(caught.value).count("HF_HUB_OFFLINE") == (not local)
+    assert remedy in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_a_full_disk_while_fetching_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(OSError, match="No space"):
+        loading.find("some/model")
