@@ -54,7 +54,8 @@ log = logging.getLogger("janus_kit")
 PARTLY: Final = 3  # the exit code of a command that finished, but not for every item
 _SHORT: Final = 5  # out of disk or memory
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
+_DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST)
+_MISNAMED: Final = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def be_quiet(quiet: bool) -> None:
@@ -77,9 +78,7 @@ Model = Annotated[
 Revision = Annotated[str | None, typer.Option(help="The revision of a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Unverified = Annotated[
-    bool, typer.Option("--no-verify", help="Do not look for NaN in the weights.")
-]
+Unverified = Annotated[bool, typer.Option("--no-verify", help="Do not look for NaN in weights.")]
 # These two act by their callbacks, once session has set the log up.
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=be_quiet, help="No progress, no warnings.")
@@ -171,7 +170,7 @@ def _verdict(error: BaseException) -> tuple[int, str] | None:
         if line := _shortage(inner):
             return _SHORT, str(error) if isinstance(error, JanusKitError) else line
         inner = inner.__cause__
-    if isinstance(error, OSError) and error.errno in _DENIED and error.filename:
+    if isinstance(error, OSError) and error.errno in (*_DENIED, *_MISNAMED) and error.filename:
         return 2, f"{error.filename}: {error.strerror}; choose another file or folder"
     return (error.exit_code, str(error)) if isinstance(error, JanusKitError) else None
 
@@ -253,12 +252,19 @@ class Album:
     """A folder of numbered pictures that only grows: no file in it is ever replaced."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises OSError for a folder that cannot be written, before any work is done."""
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        """Raises OSError for a folder that cannot be written; the first picture makes a new one."""
+        place = folder
+        while True:
+            with suppress(FileNotFoundError):
+                place.stat()
+                break
+            place = place.parent
+        if not place.is_dir():
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(place))
         self.folder = folder
-        found = (re.match(r"(\d+)_", path.name) for path in folder.iterdir())
+        found = (re.match(r"(\d+)_", path.name) for path in folder.glob("*_*"))
         self.number = max((int(match[1]) for match in found if match), default=-1) + 1
 
     def add(self, image: "Image.Image", settings: "Settings") -> Path:
@@ -288,6 +294,7 @@ class Album:
 
         It goes again if the work fails.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         for path in map(self.folder.joinpath, names):
             with suppress(FileExistsError):
                 path.touch(exist_ok=False)

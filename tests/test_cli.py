@@ -399,6 +399,22 @@ def test_a_file_in_place_of_the_folder_is_wrong_use(run: Run, picture: Path) -> 
     ended = run("generate", PROMPT, "-o", picture)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert str(picture) in ended.err
+    inside = run("generate", PROMPT, "-o", picture / "inside", "--model", "./nowhere")
+    assert (inside.code, inside.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("folder", ["a" * 300, "missing/" + "a" * 300, "link", "link/in"])
+def test_a_folder_that_cannot_be_made_is_wrong_use(janus: Run, folder: str) -> None:
+    Path("link").symlink_to("link")
+    ended = janus("generate", PROMPT, "-o", folder)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert f"{folder}: " in ended.err
+    assert ended.err.endswith("; choose another file or folder\n")
+
+
+def test_no_folder_is_made_before_the_model_is_loaded(run: Run, tmp_path: Path) -> None:
+    assert run("generate", PROMPT, "--model", "./nowhere", "-o", "new/folder").code == 4
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
