@@ -132,6 +132,8 @@ def generate(
                 raise settings
             if text not in bad:
                 console.complain(f"{text[:40]!r}: {settings}")
+                if as_json:
+                    console.result("", {"prompt": text, "error": str(settings)}, True)
             bad.add(text)
             continue
         if old:

@@ -198,6 +198,14 @@ def test_a_bad_prompt_does_not_stop_the_others(janus: Run) -> None:
     assert [read_settings(path).seed for path in ended.lines] == [0, 1, 4, 5]
     assert Path(ended.lines[0]).read_bytes() == Path(whole[0]).read_bytes()
     assert janus("generate", "x" * 200_000, "-n", 2).code == 2
+    records = janus("generate", PROMPT, "x" * 200_000, "-n", 2, "--json").records
+    assert [("path" in record, "error" in record) for record in records] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+    assert records[2]["prompt"] == "x" * 200_000
+    assert records[2]["error"].startswith("the text has 200000 characters")
 
 
 # Drawing again
