@@ -3,13 +3,17 @@
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from janus_kit import console
 from janus_kit.console import Load, Model, Quiet, Revision, Verbose, with_model
-from janus_kit.errors import ImageError, PromptError
+from janus_kit.errors import ImageError, OptionError, PromptError
+
+if TYPE_CHECKING:
+    from janus_kit.metadata import Settings
+    from janus_kit.pipeline import JanusPipeline
 
 __all__ = ["app", "main"]
 
@@ -122,7 +126,7 @@ def generate(
         **{k.removesuffix("_scale"): v for k, v in options.items() if k != "negative_prompt"}
     )
     album = console.Album(output)
-    pipe = load()
+    pipe = _load_again(load, source, old) if source and old else load()
     sheet: list[Any] = []
     bad: set[str] = set()
     drawn = console.draw(pipe, rows, first, batch_size, options)
@@ -147,6 +151,21 @@ def generate(
         console.result(str(path), {"path": path, "pictures": len(sheet)}, as_json)
     if bad:
         raise typer.Exit(console.PARTLY)
+
+
+def _load_again(load: Load, picture: Path, old: "Settings") -> "JanusPipeline":
+    """The model that drew a picture, as its settings say, unless the options name another."""
+    dtype = load.keywords["dtype"] or old.dtype or None
+    if load.keywords["model"] is not None:  # what differs is told after drawing
+        return load(dtype=dtype)
+    is_id = "/" in old.model and not Path(old.model).is_dir()
+    pipe = load(model=old.model if is_id else None, dtype=dtype)
+    if old.model_hash not in ("", pipe.model_hash):
+        raise OptionError(
+            f"{picture}: was drawn by {old.model or 'a model'} with the hash {old.model_hash}, but "
+            f"{pipe.name} has {pipe.model_hash}; name the model that drew it with --model"
+        )
+    return pipe
 
 
 @app.command()

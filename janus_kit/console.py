@@ -77,7 +77,7 @@ Model = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option(help="The revision of a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto. [auto]")]
 Unverified = Annotated[bool, typer.Option("--no-verify", help="Do not look for NaN in weights.")]
 # These two act by their callbacks, once session has set the log up.
 Quiet = Annotated[
@@ -86,14 +86,14 @@ Quiet = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", callback=be_verbose, help="Show the log and tracebacks.")
 ]
-Load = Callable[[], "JanusPipeline"]
+Load = functools.partial["JanusPipeline"]  # of open_model, with what the options say
 
 
 def open_model(
     model: Model = None,
     revision: Revision = None,
     device: Device = "auto",
-    dtype: Dtype = "auto",
+    dtype: Dtype = None,
     no_verify: Unverified = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -102,7 +102,7 @@ def open_model(
     from janus_kit.pipeline import JanusPipeline
 
     pipe = JanusPipeline.from_pretrained(
-        model, revision=revision, device=device, dtype=dtype, verify=not no_verify
+        model, revision=revision, device=device, dtype=dtype or "auto", verify=not no_verify
     )
     pipe.set_progress_bar_config(disable=quiet)
     return pipe

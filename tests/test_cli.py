@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from conftest import original_config, tiny_config, to_original
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from janus_kit import checkpoint, config, console
+from janus_kit import checkpoint, config, console, loading
 from janus_kit.cli import main
 from janus_kit.errors import PromptError
 from janus_kit.metadata import Settings, read_settings, save_png
@@ -245,6 +246,65 @@ def test_what_differs_from_the_first_drawing_is_named(janus: Run, tmp_path: Path
         ("version", "0.0.1"),
     ]
     assert janus("generate", "--from", "old.png", "--quiet").err == ""
+
+
+@pytest.fixture
+def embedded(run: Run, hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """As run, with the tiny model as the embedded one."""
+    monkeypatch.setattr(loading, "resources", SimpleNamespace(files=lambda package: hf_folder))
+    return run
+
+
+def test_the_dtype_and_the_embedded_model_are_taken_from_the_picture(embedded: Run) -> None:
+    (first,) = embedded("generate", PROMPT, "--seed", 2, "--dtype", "bf16", "-o", "first").lines
+    again = embedded("generate", "--from", first)
+    assert (again.code, again.err) == (0, "")
+    assert Path(again.lines[0]).read_bytes() == Path(first).read_bytes()
+    other = embedded("generate", "--from", first, "--dtype", "auto")
+    assert read_settings(other.lines[0]).dtype == "float32"
+    assert "dtype differs: bfloat16 then, float32 now" in other.err
+
+
+def test_the_hub_id_is_taken_from_the_picture_unless_it_is_a_folder(
+    embedded: Run, hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def download(repository: str, **options: Any) -> str:
+        fetched.append(repository)
+        return str(hf_folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    (first,) = embedded("generate", PROMPT, "--seed", 2, "--model", "some/model").lines
+    again = embedded("generate", "--from", first)
+    assert (again.code, again.err, set(fetched)) == (0, "", {"some/model"})
+    assert Path(again.lines[0]).read_bytes() == Path(first).read_bytes()
+    fetched.clear()
+    Path("some/model").mkdir(parents=True)
+    again = embedded("generate", "--from", first)
+    assert read_settings(again.lines[0]).model == loading.EMBEDDED  # of an equal hash here
+    assert not fetched
+
+
+@pytest.mark.parametrize("name", ["Janus-Pro-1B", loading.EMBEDDED, ""])
+def test_a_picture_of_another_model_is_drawn_again_only_with_a_model_named(
+    embedded: Run, hf_folder: Path, name: str
+) -> None:
+    old = Settings(prompt=PROMPT, seed=1, model=name, model_hash="aabbccddee")
+    save_png(Image.new("RGB", (8, 8)), "old.png", old)
+    ended = embedded("generate", "--from", "old.png")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert ended.err.startswith("janus-kit: old.png: was drawn by ")
+    assert "the hash aabbccddee, but" in ended.err
+    assert ended.err.endswith("; name the model that drew it with --model\n")
+    assert not Path("out").exists()
+    named = embedded("generate", "--from", "old.png", "--model", hf_folder)
+    assert (named.code, "model_hash differs: aabbccddee then" in named.err) == (0, True)
+
+
+def test_a_picture_that_names_no_hash_is_drawn_by_the_embedded_model(embedded: Run) -> None:
+    save_png(Image.new("RGB", (8, 8)), "old.png", Settings(prompt=PROMPT, seed=1))
+    assert embedded("generate", "--from", "old.png").code == 0
 
 
 def test_a_picture_without_settings_cannot_be_drawn_again(run: Run, picture: Path) -> None:
