@@ -42,6 +42,7 @@ __all__ = [
 Examples = Callable[[int, np.random.Generator], "Example"]
 
 DROP = 0.1  # the share of prompts that is dropped, so that guidance has something to push from
+SPREAD = 0.5  # of the embeds at the start
 ALL, WORD, PATCH = 0, 1, 2  # the channels of look_around's marks
 BLIND = 0.6  # up to this share of a picture's codes is hidden from half of the rows
 
@@ -224,17 +225,18 @@ def look_around(janus: Janus, pad: int) -> None:
     mark = 0.5 * config.hidden**0.5  # beside other channels of about 1
     random = torch.Generator().manual_seed(0)
     probe = torch.randn(64, janus.config.vision.width, generator=random)
-    words, codes = language.embed.weight, janus.code_table()
-    patches = janus.vision_aligner(probe)
+    # A stream of small embeds would be overturned by each step of Muon, which has one size.
     for aligner, found, marks in (
-        (janus.code_aligner, codes, (ALL,)),
-        (janus.vision_aligner, patches, (ALL, PATCH)),
+        (janus.code_aligner, janus.code_table(), (ALL,)),
+        (janus.vision_aligner, janus.vision_aligner(probe), (ALL, PATCH)),
     ):
+        aligner.fc2.weight *= SPREAD / found.std()
         aligner.fc2.weight[: PATCH + 1] = 0.0
-        aligner.fc2.bias[list(marks)] = mark * found.std()
-    spread = words.std()
+        aligner.fc2.bias[list(marks)] = mark * SPREAD
+    words = language.embed.weight
+    words *= SPREAD / words.std()
     words[:, : PATCH + 1] = 0.0
-    words[:, [ALL, WORD]] = mark * spread
+    words[:, [ALL, WORD]] = mark * SPREAD
     words[pad, WORD] = 0.0
     reach = mark / (1 + 2 * 0.5**2) ** 0.5  # what a mark is after the norm
     unit = size**0.25 / reach  # a query and a key of this size score 1
