@@ -37,7 +37,7 @@ class Decoder:
 
     def read(self, embeds: Tensor) -> Tensor:
         """Fill the cache from whole rows: [b, t, d] -> the last hidden states [b, d]."""
-        return self.model.language(embeds, self.mask, self.cache)[:, -1]  # type: ignore[no-any-return]
+        return self.model.language(embeds, self.mask, self.cache, last=True)[:, 0]  # type: ignore[no-any-return]
 
     def step(self, embeds: Tensor) -> Tensor:
         """Read one position: [b, d] -> [b, d]."""

@@ -100,10 +100,14 @@ def slim(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Causal attention; bias, if any, is the whole mask: [b, heads, t, head_dim] -> the same."""
+    """Causal attention; bias, if any, is the whole mask: [b, heads, t, head_dim] -> the same.
+
+    A single query is the last position and sees all.
+    """
     shared = q.shape[1] != k.shape[1]
+    causal = bias is None and q.shape[2] > 1
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=bias, is_causal=bias is None, enable_gqa=shared
+        q, k, v, attn_mask=bias, is_causal=causal, enable_gqa=shared
     )
 
 
@@ -136,10 +140,11 @@ class Attention(nn.Module):
         return both[:, :heads], both[:, heads:], qkv[:, heads + shared :]
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None
+        self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None, first: int = 0
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Whole sequences: [b, t, d] -> ([b, t, d], keys, values)."""
+        """Whole sequences: [b, t, d] -> ([b, t, d], keys, values); of positions first on only."""
         q, k, v = self.split(self.qkv(x), cos, sin)
+        q, bias = q[:, :, first:], None if bias is None else bias[:, :, first:]
         if torch.is_autocast_enabled("cpu") and x.device.type == "cpu":
             # Training on a CPU: the backward of fused attention takes twice as long in bfloat16.
             with torch.autocast("cpu", enabled=False):
@@ -213,12 +218,15 @@ class Language(nn.Module):
         mask: Tensor | None = None,
         cache: Cache | None = None,
         branches: Tensor | None = None,
+        *,
+        last: bool = False,
     ) -> Tensor:
         """Read whole rows: embeds [b, t, d], mask bool [b, t] (None: all real) -> [b, t, d].
 
         Batch padding is on the left or the right; with a cache it must be on the left, and the
         first t slots are filled. Rows of padding come out as numbers without meaning, never NaN.
-        branches, in place of mask: see Batch.
+        branches, in place of mask: see Batch. last: only the last position -> [b, 1, d], for which
+        the last layer need not look at the others.
         """
         b, t, _ = embeds.shape
         if branches is not None:
@@ -234,11 +242,12 @@ class Language(nn.Module):
         cos, sin = angles(self.config, positions[:, None], embeds.dtype)
         x = embeds
         for i, layer in enumerate(cast(Iterable[Layer], self.layers)):
-            y, keys, values = layer.attention(layer.norm1(x), cos, sin, bias)
+            first = t - 1 if last and i == self.config.layers - 1 else 0
+            y, keys, values = layer.attention(layer.norm1(x), cos, sin, bias, first)
             if cache is not None:
                 cache.keys[i, :, :, :t] = keys
                 cache.values[i, :, :, :t] = values
-            x = x + y
+            x = x[:, first:] + y
             x = x + layer.mlp(x)
         return self.norm(x)  # type: ignore[no-any-return]
 

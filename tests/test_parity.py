@@ -163,6 +163,18 @@ def test_steps_with_a_cache_equal_whole_rows(ours: Janus, pad: bool) -> None:
     torch.testing.assert_close(after, whole[:, start:], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("pad", [True, False])
+def test_the_last_position_alone_is_that_of_the_whole_rows(ours: Janus, pad: bool) -> None:
+    tokens, mask = padded()
+    mask = mask if pad else torch.ones_like(mask)
+    embeds = ours.language.embed(tokens)
+    caches = [Cache.empty(ours.config.language, mask, 20, torch.float32) for _ in range(2)]
+    whole = ours.language(embeds, mask, caches[0])
+    last = ours.language(embeds, mask, caches[1], last=True)
+    torch.testing.assert_close(last, whole[:, -1:], atol=1e-5, rtol=0)
+    assert torch.equal(caches[0].keys, caches[1].keys)
+
+
 def test_a_picked_cache_goes_on_as_the_rows_picked(ours: Janus) -> None:
     tokens, mask = padded()
     start, rows = tokens.shape[1], torch.tensor([2, 0, 2, 1])
