@@ -168,7 +168,7 @@ def collate(
 class Learner(nn.Module):
     """Janus with its losses: forward((drawing batch, answering batch)) -> figures."""
 
-    def __init__(self, janus: Janus, text_weight: float = 0.2) -> None:
+    def __init__(self, janus: Janus, text_weight: float = 0.5) -> None:
         super().__init__()
         self.janus = janus
         self.text_weight = text_weight
@@ -283,8 +283,8 @@ def train_model(
     vectors: where the embeds of the codes start, [codebook_size, code_dim]. codes: pixels
     [b, 3, h, w] -> int64 [b, n], what the VQ tokenizer reads from a picture; its own weights are
     left as they are. drawn and asked: the scenes that are drawn and those that are asked about; no
-    scene comes twice. schedule.batch counts drawn pictures a step; a quarter as many are asked
-    about, each in many conversations.
+    scene comes twice. schedule.batch counts drawn pictures a step; half as many are asked
+    about, each in several conversations.
     """
     from accelerate import PartialState
 
@@ -293,7 +293,7 @@ def train_model(
     initialise(janus, vectors, vision, tokenizer.pad, seed)
     janus.vq.requires_grad_(False)
     janus.to(state.device)
-    asked_a_step = max(1, schedule.batch // 4)
+    asked_a_step = max(1, schedule.batch // 2)
 
     def batch(step: int) -> tuple[Batch, Batch]:
         share = step * state.num_processes + state.process_index

@@ -35,7 +35,7 @@ DESCRIBE = (
     "Caption this picture.",
     "Describe the image in detail.",
 )
-QUESTIONS = 9  # conversations of one turn about a picture, besides the description
+QUESTIONS = 5  # conversations of one turn about a picture, besides the description
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ BUDGETS: Mapping[str, Budget] = {
         scenes=800,
         vq=Schedule(steps=600, batch=4, rate=4e-3, warmup=20),
         vision=Schedule(steps=350, batch=16, rate=3e-3, warmup=20),
-        model=Schedule(steps=2000, batch=8, rate=1.5e-3, warmup=40, hold=0.25),
+        model=Schedule(steps=1800, batch=8, rate=1.5e-3, warmup=40, hold=0.25),
     ),
     # Meant for ten minutes of one H200-class GPU; not run yet.
     "gpu": Budget(
