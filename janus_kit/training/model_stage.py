@@ -44,7 +44,7 @@ Examples = Callable[[int, np.random.Generator], "Example"]
 DROP = 0.1  # the share of prompts that is dropped, so that guidance has something to push from
 SPREAD = 0.5  # of the embeds at the start
 ALL, WORD, PATCH = 0, 1, 2  # the channels of look_around's marks
-BLIND = 0.6  # up to this share of a picture's codes is hidden from half of the rows
+BLIND = 0.95  # up to this share of a picture's codes is hidden from half of the rows
 
 
 @dataclass(frozen=True, kw_only=True)
