@@ -278,6 +278,7 @@ class Batch:
     code_labels: int64 [b, t], the token or code that comes next, IGNORE where none is learnt.
     branches: int64 [b, t] or None: 0 where a row begins, then 1, 2, …: ways of going on from there
     that do not see each other, so that many questions share one picture; -1 is padding.
+    code_weights: fp32 [b, t] or None: how much each code label counts.
     """
 
     tokens: Tensor
@@ -287,6 +288,7 @@ class Batch:
     pixels: Tensor | None = None
     image_token: int = -1
     branches: Tensor | None = None
+    code_weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -357,13 +359,17 @@ class Janus(nn.Module):
         hidden = self.language(embeds, branches=batch.branches)
         zero = hidden.sum() * 0  # keeps every parameter in the graph for distributed training
         losses = []
-        for labels, head in (
-            (batch.text_labels, self.text_head),
-            (batch.code_labels, self.code_head),
+        for labels, head, weights in (
+            (batch.text_labels, self.text_head, None),
+            (batch.code_labels, self.code_head, batch.code_weights),
         ):
             places = labels != IGNORE
             logits = head(hidden[places]).float()
-            found = F.cross_entropy(logits, labels[places]) if len(logits) else zero
-            losses.append(found)
+            if not len(logits):
+                losses.append(zero)
+                continue
+            each = F.cross_entropy(logits, labels[places], reduction="none")
+            share = torch.ones_like(each) if weights is None else weights[places]
+            losses.append((each * share).sum() / share.sum())
         text, code = losses
         return Loss(text + code_weight * code, text, code)

@@ -5,7 +5,7 @@ side, one in ten prompts dropped for guidance, the tokenizer frozen.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from janus_kit.prompts import (
     unconditional_ids,
 )
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
-from janus_kit.training.quantizer import to_pixels
+from janus_kit.training.quantizer import PatchBook, to_pixels
 from janus_kit.vision.encoder import VisionEncoder
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
 Examples = Callable[[int, np.random.Generator], "Example"]
 
 DROP = 0.1  # the share of prompts that is dropped, so that guidance has something to push from
+OUTLINE = 10.0  # a code at the top of a thing counts so much: there its name shows, not beside it
 SPREAD = 0.5  # of the embeds at the start
 ALL, WORD, PATCH = 0, 1, 2  # the channels of look_around's marks
 BLIND = 0.95  # up to this share of a picture's codes is hidden from half of the rows
@@ -266,8 +267,7 @@ def look_around(janus: Janus, pad: int) -> None:
 
 def train_model(
     config: JanusConfig,
-    vectors: Tensor,
-    codes: Callable[[Tensor], Tensor],
+    book: PatchBook,
     tokenizer: Tokenizer,
     drawn: Examples,
     asked: Examples,
@@ -280,27 +280,27 @@ def train_model(
 ) -> Janus:
     """Train a Janus around a trained encoder; the returned one has the mean weights.
 
-    vectors: where the embeds of the codes start, [codebook_size, code_dim]. codes: pixels
-    [b, 3, h, w] -> int64 [b, n], what the VQ tokenizer reads from a picture; its own weights are
-    left as they are. drawn and asked: the scenes that are drawn and those that are asked about; no
-    scene comes twice. schedule.batch counts drawn pictures a step; half as many are asked
-    about, each in several conversations.
+    book: what the codes stand for; the VQ tokenizer's own weights are left as they are. drawn and
+    asked: the scenes that are drawn and those that are asked about; no scene comes twice.
+    schedule.batch counts drawn pictures a step; a quarter as many are asked about, each in several
+    conversations.
     """
     from accelerate import PartialState
 
     state = PartialState()
     janus = Janus(config)
-    initialise(janus, vectors, vision, tokenizer.pad, seed)
+    initialise(janus, book.vectors(config.vq.code_dim), vision, tokenizer.pad, seed)
     janus.vq.requires_grad_(False)
     janus.to(state.device)
-    asked_a_step = max(1, schedule.batch // 2)
+    asked_a_step = max(1, schedule.batch // 4)
 
     def batch(step: int) -> tuple[Batch, Batch]:
         share = step * state.num_processes + state.process_index
         random = np.random.default_rng([seed, share])
         first = share * schedule.batch
         wishes = [drawn(number, random) for number in range(first, first + schedule.batch)]
-        found = codes(to_pixels([e.pixels for e in wishes])).tolist()
+        found = book.codes(to_pixels([e.pixels for e in wishes]))
+        weights = 1 + (OUTLINE - 1) * book.outlines(found).float()
         rows = [
             draw_row(
                 tokenizer,
@@ -310,7 +310,7 @@ def train_model(
                 drop=bool(random.random() < DROP),
                 hidden=(random.random(len(row)) < BLIND * max(0, random.uniform(-1, 1))).tolist(),
             )
-            for e, row in zip(wishes, found, strict=True)
+            for e, row in zip(wishes, found.tolist(), strict=True)
         ]
         first = share * asked_a_step
         shown = [asked(number, random) for number in range(first, first + asked_a_step)]
@@ -318,8 +318,11 @@ def train_model(
             answer_row(tokenizer, template, e.dialogues, config.vision.tokens) for e in shown
         ]
         pixels = to_pixels([e.pixels for e in shown]).to(state.device)
+        drawing = collate(rows, tokenizer, state.device)
+        counted = torch.ones(drawing.codes.shape)
+        counted[drawing.code_labels.cpu() != IGNORE] = weights.flatten()
         return (
-            collate(rows, tokenizer, state.device),
+            replace(drawing, code_weights=counted.to(state.device)),
             collate(answers, tokenizer, state.device, pixels),
         )
 

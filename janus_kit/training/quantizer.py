@@ -58,6 +58,13 @@ class PatchBook:
         codes[busy] = len(self.calm) + _nearest(found[busy].flatten(1), self.busy)
         return codes.view(len(pixels), -1)
 
+    def outlines(self, codes: Tensor) -> Tensor:
+        """Where things begin: busy patches below calm ones, bool [b, n] for codes [b, n]."""
+        side = int(codes.shape[1] ** 0.5)
+        busy = (codes >= len(self.calm)).view(-1, side, side)
+        above = F.pad(busy, (0, 0, 1, 0))[:, :side]
+        return (busy & ~above).flatten(1)
+
     def vectors(self, size: int) -> Tensor:
         """Unit vectors [codes, size] in which alike patches lie close.
 
