@@ -18,7 +18,6 @@ from torch import nn
 
 from janus_kit.config import PRESETS, VisionConfig, VQConfig
 from janus_kit.errors import CheckpointError, OptionError
-from janus_kit.generation.vq import VQTokenizer
 from janus_kit.model import IGNORE, Janus
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import world
@@ -33,7 +32,7 @@ from janus_kit.training.model_stage import (
     initialise,
     train_model,
 )
-from janus_kit.training.quantizer import BUSY, design, patches, to_pixels
+from janus_kit.training.quantizer import BUSY, PatchBook, design, patches, to_pixels
 from janus_kit.training.recipe import BUDGETS, texts, train_embedded
 from janus_kit.training.sprites import DRAWN
 from janus_kit.training.vision_stage import patch_labels, train_vision
@@ -250,6 +249,29 @@ def test_a_thing_has_the_same_codes_wherever_it_stands() -> None:
     assert len(first.unique()) > 8
 
 
+def test_a_thing_begins_where_a_busy_code_stands_below_a_calm_one() -> None:
+    book = PatchBook(torch.zeros(2, 3), torch.zeros(2, 192))
+    codes = torch.tensor([[2, 0, 0, 3, 3, 1, 0, 2, 0]])  # 2 and 3 are busy
+    expected = torch.tensor([[1, 0, 0, 0, 1, 0, 0, 0, 0]])
+    assert book.outlines(codes).long().tolist() == expected.tolist()
+
+
+def test_codes_count_as_much_as_their_weights(tokenizer: Tokenizer) -> None:
+    config = tiny_config()
+    torch.manual_seed(1)
+    janus = Janus(config)
+    codes = torch.arange(config.codes).tolist()
+    row = draw_row(tokenizer, PRO, "a star", codes, drop=False)
+    batch = collate([row], tokenizer, torch.device("cpu"))
+    first = torch.zeros(batch.codes.shape)
+    first[batch.code_labels == 0] = 3.0  # all weight on the label of code 0
+    rest = 1 - (first > 0).float()
+    parts = [janus.loss(replace(batch, code_weights=w)).code for w in (first, rest)]
+    plain = janus.loss(batch).code
+    assert torch.allclose(plain, (parts[0] + parts[1] * (len(codes) - 1)) / len(codes), atol=1e-5)
+    assert not torch.allclose(parts[0], parts[1])
+
+
 def test_a_code_stands_for_the_patch_that_is_nearest() -> None:
     scenes = partial(world.compose, names=DRAWN, steady=True)
     book = design(lambda seed: scenes(seed)[0], 20, 64)
@@ -285,18 +307,17 @@ def test_the_model_stage_trains_every_part_but_the_tokenizer(
         return Example(pixels=pixels, prompt="a red apple", dialogues=[[("What?", "An apple.")]])
 
     plan = Schedule(steps=6, batch=2, rate=5e-3, warmup=1, save_every=3)
-    codes = VQTokenizer(config.vq).encode
-    vectors = start.vq.codebook.weight
+    book = PatchBook(torch.linspace(-1, 1, 48).view(16, 3), torch.randn(48, 192))
     torch.manual_seed(3)
-    janus = train_model(config, vectors, codes, tokenizer, example, example, tmp_path, plan)
-    initialise(start, vectors, None, tokenizer.pad, 0)
+    janus = train_model(config, book, tokenizer, example, example, tmp_path, plan)
+    initialise(start, book.vectors(config.vq.code_dim), None, tokenizer.pad, 0)
     for name, value in start.named_parameters():
         kept = torch.equal(value, janus.get_parameter(name))
         assert kept == name.startswith("vq."), name
     log = (tmp_path / "log.jsonl").read_text().splitlines()
     assert "text" in log[0]
     assert "code" in log[-1]
-    again = train_model(config, vectors, codes, tokenizer, example, example, tmp_path, plan)
+    again = train_model(config, book, tokenizer, example, example, tmp_path, plan)
     for name, value in janus.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
 
