@@ -365,6 +365,7 @@ def embedded(
 def evaluate(
     pictures: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of scenes and pictures.")] = 0,
+    guidance: Annotated[float, typer.Option(help="Of the drawing.")] = 2.5,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file.")] = None,
     as_json: Json = False,
     model: Model = None,
@@ -379,5 +380,7 @@ def evaluate(
     from janus_kit.training.evaluate import evaluate as measure
 
     report = console.log.info
-    figures = measure(model, prompts=pictures, seed=seed, out=output, report=report)
+    figures = measure(
+        model, prompts=pictures, seed=seed, guidance=guidance, out=output, report=report
+    )
     console.result("" if as_json else console.table(figures), figures, as_json)
