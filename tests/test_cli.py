@@ -634,6 +634,6 @@ def test_an_evaluation_is_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPa
         assert cell in ended.out
     assert run("train", "evaluate", "--json").records == [figures]
     assert calls == [
-        ("x", {"prompts": 8, "seed": 0, "out": Path("figures.json")}),
-        (None, {"prompts": 64, "seed": 0, "out": None}),
+        ("x", {"prompts": 8, "seed": 0, "guidance": 2.5, "out": Path("figures.json")}),
+        (None, {"prompts": 64, "seed": 0, "guidance": 2.5, "out": None}),
     ]

@@ -63,9 +63,9 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     def spy(name: str) -> Callable[..., Tensor]:
         plain = getattr(Language, name)
 
-        def method(self: Language, embeds: Tensor, *rest: Any) -> Tensor:
+        def method(self: Language, embeds: Tensor, *rest: Any, **named: Any) -> Tensor:
             found[name].append(len(embeds))
-            return plain(self, embeds, *rest)  # type: ignore[no-any-return]
+            return plain(self, embeds, *rest, **named)  # type: ignore[no-any-return]
 
         return method
 

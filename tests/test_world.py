@@ -104,9 +104,18 @@ def test_the_pixels_of_a_thing_have_its_color() -> None:
 def test_nothing_is_drawn_outside_of_the_boxes() -> None:
     pixels, scene = compose(11, names=DRAWN)
     for x0, y0, x1, y1 in (thing.box for thing in scene.things):
-        pixels[y0:y1, x0:x1] = world.BACKGROUNDS[scene.background]
-    ground = np.array(world.BACKGROUNDS[scene.background])
-    assert np.abs(pixels - ground).max() <= 4
+        pixels[y0:y1, x0:x1] = np.array(world._ground(scene.background))[y0:y1, x0:x1]
+    assert np.array_equal(pixels, np.array(world._ground(scene.background)))
+
+
+def test_the_light_tells_rows_and_columns_apart_and_stays_pale() -> None:
+    for background in world.BACKGROUNDS:
+        ground = np.array(world._ground(background)).astype(int)
+        assert ground.min() > 180
+        levels = ground[:, 0].sum(-1)
+        assert (np.diff(levels[::48]) < 0).all()
+        warmth = ground[0, :, 0] - ground[0, :, 2]
+        assert warmth[0] > warmth[192] > warmth[-1]
 
 
 def test_a_caption_is_read_back_as_the_facts_of_its_scene() -> None:
@@ -309,5 +318,5 @@ def test_a_steady_world_has_one_size_and_place_for_each_task_and_count() -> None
         key = (scene.task, len(scene.things), scene.relation)
         corners = tuple(sorted(thing.box[:2] for thing in scene.things))
         places.setdefault(key, set()).add(corners)  # type: ignore[arg-type]
-        assert max(x1 - x0 for x0, _, x1, _ in (t.box for t in scene.things)) in (192, 112, 144)
+        assert max(x1 - x0 for x0, _, x1, _ in (t.box for t in scene.things)) in (192, 128)
     assert all(len(found) == 1 for found in places.values()), places
