@@ -22,7 +22,7 @@ from janus_kit.vision.images import to_uint8
 __all__ = ["evaluate"]
 
 FRESH = 10_000_000  # scene numbers from here on are in no training run
-GUIDANCE = 2.5  # where a model of the training world draws best so far; the published 5 is too much
+GUIDANCE = 2.5  # to the eye the embedded model draws best here; the published 5 is too much yet
 
 
 def evaluate(

@@ -52,7 +52,7 @@ class Budget:
 
 
 BUDGETS: Mapping[str, Budget] = {
-    # Some two hours on two CPU cores.
+    # An hour and a half on two CPU cores, by the step times of its stages; not run whole yet.
     "cpu": Budget(
         scenes=800,
         vq=Schedule(steps=600, batch=4, rate=4e-3, warmup=20),
