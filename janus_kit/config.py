@@ -375,6 +375,8 @@ PRESETS: Mapping[str, JanusConfig] = {
             intermediate=704,
             vocab_size=512,
             max_positions=4096,
+            # One of the angles then turns once in a row of 24 codes: a model can tell columns.
+            rope_theta=(24 / math.tau) ** 8,
         ),
         vision=VisionConfig(width=128, layers=3, heads=4, intermediate=384),
         vq=VQConfig(

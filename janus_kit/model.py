@@ -46,9 +46,12 @@ class Cache:
         bias = torch.full((rows, 1, 1, slots), float("-inf"), dtype=dtype, device=device)
         bias[:, 0, 0, :t].masked_fill_(mask, 0)
         cos, sin = angles(config, torch.arange(slots, device=device), dtype)
+        keys, values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+        for store in (keys, values):  # the first t are written before they are read
+            store[:, :, :, t:].zero_()
         return cls(
-            torch.zeros(shape, dtype=dtype, device=device),
-            torch.zeros(shape, dtype=dtype, device=device),
+            keys,
+            values,
             bias.repeat(1, config.kv_heads, 1, 1),
             (~mask).sum(1),
             torch.stack((cos, sin), 1),

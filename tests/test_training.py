@@ -18,7 +18,7 @@ from torch import nn
 
 from janus_kit.config import PRESETS, VisionConfig, VQConfig
 from janus_kit.errors import CheckpointError, OptionError
-from janus_kit.model import IGNORE, Janus
+from janus_kit.model import IGNORE, Janus, angles
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import world
 from janus_kit.training.evaluate import evaluate, share
@@ -31,6 +31,7 @@ from janus_kit.training.model_stage import (
     draw_row,
     initialise,
     train_model,
+    word_embeds,
 )
 from janus_kit.training.quantizer import BUSY, PatchBook, design, patches, to_pixels
 from janus_kit.training.recipe import BUDGETS, texts, train_embedded
@@ -174,7 +175,7 @@ def test_an_answering_row_teaches_the_answers_and_their_ends(tokenizer: Tokenize
 def test_branches_of_a_row_teach_what_rows_of_their_own_do(tokenizer: Tokenizer) -> None:
     config = tiny_config()
     janus = Janus(config)
-    initialise(janus, torch.zeros(config.vq.codebook_size, config.vq.code_dim), None, 0, 0)
+    initialise(janus, None, None, tokenizer, 0)
     for layer in janus.language.layers:  # silent blocks would hide what they attend to
         for parameter in layer.parameters():
             parameter.data += torch.linspace(-0.2, 0.2, parameter.numel()).view(parameter.shape)
@@ -211,7 +212,7 @@ def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
         return world.compose(seed, names=DRAWN)[0][:128, :128]
 
     plan = Schedule(steps=3, batch=1, rate=1e-3, warmup=1, save_every=1)
-    book = design(scenes_of_any_size(scenes), 4, SMALL_VQ.codebook_size)
+    book = design(all_colors, 4, SMALL_VQ.codebook_size)
     torch.set_num_threads(1)
     whole = train_vq(SMALL_VQ, scenes_of_any_size(scenes), book, tmp_path / "a", plan)
 
@@ -232,9 +233,13 @@ def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
     assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
 
 
+def all_colors(seed: int) -> Any:
+    """A steady scene in every colour, as `design` takes it."""
+    return world.in_all_colors(world.compose(seed, names=DRAWN, steady=True)[1])
+
+
 def test_a_thing_has_the_same_codes_wherever_it_stands() -> None:
-    scenes = partial(world.compose, names=DRAWN, steady=True)
-    book = design(lambda seed: scenes(seed)[0], 40, 256)
+    book = design(all_colors, 40, 256)
     thing = world._sprite("star", "red", 112)
     ground = Image.new("RGB", (384, 384), (245, 245, 245))
     places = [(32, 32), (208, 144)]
@@ -249,8 +254,61 @@ def test_a_thing_has_the_same_codes_wherever_it_stands() -> None:
     assert len(first.unique()) > 8
 
 
+def test_a_thing_has_the_same_forms_in_every_colour() -> None:
+    book = design(all_colors, 40, 512)
+    calm, smooth, forms = len(book.calm), (len(book.calm) - book.ground) // 8, len(book.busy) // 8
+    found = book.codes(to_pixels(all_colors(10_000)))
+    for color, row in enumerate(found):
+        both = (row >= calm) & (found[0] >= calm)
+        assert both.sum() > 20
+        assert ((row - calm) % forms == (found[0] - calm) % forms)[both].float().mean() > 0.8
+        assert ((row - calm) // forms == color)[both].float().mean() > 0.8
+        inside = (row >= book.ground) & (row < calm)
+        assert ((row - book.ground) // smooth == color)[inside].float().mean() > 0.8
+
+
+def test_codes_of_one_colour_or_one_form_begin_as_kin() -> None:
+    book = PatchBook(torch.zeros(6, 3), torch.zeros(12, 192), ground=2, colors=4)  # 1 and 3 forms
+    traits = torch.nn.functional.normalize(book.traits(4096, 0), dim=-1)
+    alike = traits @ traits.T
+    a, same_color, same_form, other = 6, 7, 9, 10  # of the busy codes, which begin at 6
+    assert alike[a, same_color] == pytest.approx(0.5, abs=0.1)
+    assert alike[a, same_form] == pytest.approx(0.5, abs=0.1)
+    assert alike[a, other] == pytest.approx(0.0, abs=0.1)
+    assert alike[a, 2] == pytest.approx(0.5, abs=0.1)  # the calm code of the same colour
+    assert alike[a, 0] == pytest.approx(0.0, abs=0.1)
+
+
+def test_a_fresh_model_tells_columns_and_rows_and_looks_above(tokenizer_folder: Path) -> None:
+    config = PRESETS["tiny"]
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    config = replace(config, language=replace(config.language, vocab_size=1024))
+    janus = Janus(config)
+    torch.manual_seed(0)
+    book = PatchBook(torch.randn(256, 3), torch.randn(768, 192), ground=192, colors=8)
+    initialise(janus, book, None, tokenizer, 0)
+    row = draw_row(tokenizer, PRO, "a red apple", list(range(576)), drop=False)
+    batch = collate([row], tokenizer, torch.device("cpu"))
+    start, t = row.tokens.index(tokenizer.begin_image), len(row.tokens)
+    embeds = janus.embed(batch.tokens, -1, [])
+    drawn = batch.codes >= 0
+    embeds = embeds.masked_scatter(drawn.unsqueeze(-1), janus.embed_codes(batch.codes[drawn]))
+    layer: Any = janus.language.layers[0]
+    cos, sin = angles(config.language, torch.arange(t)[None, None], torch.float32)
+    q, k, _ = layer.attention.split(layer.attention.qkv(layer.norm1(embeds)), cos, sin)
+    seen = torch.ones(t, t, dtype=torch.bool).tril()
+    looks = (q @ k.mT / 8)[0].masked_fill(~seen, -torch.inf).softmax(-1)
+    assert looks[0, start + 200, start + 200 - 23] > 0.9
+    column = looks[1, start:, start]
+    assert column[96] > 2 * column[96 + 12]  # the first of a row against its middle
+    assert column[120] > 2 * column[120 + 12]
+    down = looks[3, start::24, start]
+    assert (down.diff() < 0.05).all()
+    assert down[0] > 0.9 > 0.1 > down[-1]
+
+
 def test_a_thing_begins_where_a_busy_code_stands_below_a_calm_one() -> None:
-    book = PatchBook(torch.zeros(2, 3), torch.zeros(2, 192))
+    book = PatchBook(torch.zeros(2, 3), torch.zeros(2, 192), ground=1, colors=1)
     codes = torch.tensor([[2, 0, 0, 3, 3, 1, 0, 2, 0]])  # 2 and 3 are busy
     expected = torch.tensor([[1, 0, 0, 0, 1, 0, 0, 0, 0]])
     assert book.outlines(codes).long().tolist() == expected.tolist()
@@ -274,16 +332,16 @@ def test_codes_count_as_much_as_their_weights(tokenizer: Tokenizer) -> None:
 
 def test_a_code_stands_for_the_patch_that_is_nearest() -> None:
     scenes = partial(world.compose, names=DRAWN, steady=True)
-    book = design(lambda seed: scenes(seed)[0], 20, 64)
-    assert (len(book.calm), len(book.busy)) == (16, 48)
+    book = design(all_colors, 20, 64)
+    assert (len(book.calm), len(book.busy), book.ground) == (24, 40, 16)
     pixels = to_pixels([scenes(7)[0]])
     found = patches(pixels)
     for patch, code in zip(found, book.codes(pixels)[0].tolist(), strict=True):
-        if code < 16:
+        if code < 24:
             assert patch.std(-1).max() <= BUSY
             assert code == (book.calm - patch.mean(-1)).norm(dim=-1).argmin()
         else:
-            assert code - 16 == (book.busy - patch.flatten()).norm(dim=-1).argmin()
+            assert code - 24 == (book.busy - patch.flatten()).norm(dim=-1).argmin()
     vectors = book.vectors(8)
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(64), atol=1e-5)
 
@@ -307,10 +365,11 @@ def test_the_model_stage_trains_every_part_but_the_tokenizer(
         return Example(pixels=pixels, prompt="a red apple", dialogues=[[("What?", "An apple.")]])
 
     plan = Schedule(steps=6, batch=2, rate=5e-3, warmup=1, save_every=3)
-    book = PatchBook(torch.linspace(-1, 1, 48).view(16, 3), torch.randn(48, 192))
+    calm, busy = torch.linspace(-1, 1, 48).view(16, 3), torch.randn(48, 192)
+    book = PatchBook(calm, busy, ground=8, colors=4)
     torch.manual_seed(3)
     janus = train_model(config, book, tokenizer, example, example, tmp_path, plan)
-    initialise(start, book.vectors(config.vq.code_dim), None, tokenizer.pad, 0)
+    initialise(start, book, None, tokenizer, 0)
     for name, value in start.named_parameters():
         kept = torch.equal(value, janus.get_parameter(name))
         assert kept == name.startswith("vq."), name
@@ -333,17 +392,31 @@ def test_every_patch_of_a_thing_is_labelled_with_it() -> None:
     assert int((labels[0] > 0).sum()) * 256 >= covered
 
 
-def test_the_vision_stage_learns_and_its_encoder_is_taken_over(tmp_path: Path) -> None:
+def test_the_vision_stage_learns_and_is_taken_over_with_its_aligner(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
     config = VisionConfig(width=32, layers=1, heads=2, intermediate=32)
     plan = Schedule(steps=30, batch=2, rate=1e-2, warmup=2, save_every=50)
     scenes = partial(world.compose, names=DRAWN)
-    encoder = train_vision(config, scenes, DRAWN, tmp_path, plan)
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    tiny = replace(PRESETS["tiny"], vision=config)
+    tiny = replace(tiny, language=replace(tiny.language, vocab_size=1024))
+    embeds = word_embeds(tiny.language, 0)
+    words = (embeds[: len(DRAWN)], embeds[100 : 100 + len(world.COLORS)])
+    learner = train_vision(config, scenes, DRAWN, words, tmp_path, plan)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
-    janus = Janus(replace(PRESETS["tiny"], vision=config))
-    initialise(janus, torch.zeros(1024, 8), encoder, 0, 0)
+    janus = Janus(tiny)
+    initialise(janus, None, learner, tokenizer, 0)
     taken = janus.vision.state_dict()
-    assert all(torch.equal(v, taken[k]) for k, v in encoder.state_dict().items())
+    assert all(torch.equal(v, taken[k]) for k, v in learner.vision.state_dict().items())
+    # Patches and words lie in one space: a feature is as near to a word as the stage left it.
+    features = learner.vision(to_pixels([scenes(9)[0]]))
+    before, after = learner.aligner(features), janus.vision_aligner(features)
+    near = torch.cosine_similarity(before[..., 4:], after[..., 4:], dim=-1)
+    assert near.min() > 0.999
+    told = janus.language.embed.weight[: len(DRAWN), 4:]
+    assert torch.cosine_similarity(told, words[0][:, 4:], dim=-1).min() > 0.999
 
 
 def test_an_unknown_budget_is_refused_by_name(tmp_path: Path) -> None:

@@ -364,5 +364,5 @@ def _check_square(image: Image.Image, size: int) -> None:
 
 def _to_tensor(image: Image.Image) -> Tensor:
     """RGB → float32 [3, h, w] in ±1."""
-    levels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
-    return ((levels / 255 - 0.5) / 0.5).contiguous()
+    levels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
+    return levels.div_(255).sub_(0.5).div_(0.5)

@@ -4,6 +4,7 @@ Follows the recipe of Janus-Pro (Chen et al., 2025) in small: drawing and unders
 side, one in ten prompts dropped for guidance, the tokenizer frozen.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from janus_kit.config import JanusConfig
+from janus_kit.config import JanusConfig, LanguageConfig
 from janus_kit.model import IGNORE, Batch, Janus, Layer
 from janus_kit.prompts import (
     PRO,
@@ -26,7 +27,7 @@ from janus_kit.prompts import (
 )
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.quantizer import PatchBook, to_pixels
-from janus_kit.vision.encoder import VisionEncoder
+from janus_kit.training.vision_stage import VisionLearner
 
 __all__ = [
     "Example",
@@ -36,15 +37,17 @@ __all__ = [
     "collate",
     "draw_row",
     "train_model",
+    "word_embeds",
 ]
 
 # Scene number and random words about it → an example; the picture depends on the number alone.
 Examples = Callable[[int, np.random.Generator], "Example"]
 
 DROP = 0.1  # the share of prompts that is dropped, so that guidance has something to push from
-OUTLINE = 10.0  # a code at the top of a thing counts so much: there its name shows, not beside it
+OUTLINE = 5.0  # a code at the top of a thing counts so much: there its name shows, not beside it
 SPREAD = 0.5  # of the embeds at the start
-ALL, WORD, PATCH = 0, 1, 2  # the channels of look_around's marks
+ALL, WORD, PATCH, START = 0, 1, 2, 3  # the channels of look_around's marks
+MARKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +101,11 @@ def draw_row(
 
 
 def _blindness(random: np.random.Generator) -> float:
-    """The share of a row's codes that is hidden: none of half of the rows, nearly all of a quarter.
+    """The share of a row's codes that is hidden: none of a third, nearly all of another third.
 
     Where hardly a code is seen, the words alone tell what the codes of a thing are.
     """
-    return (0.0, 0.0, random.random(), 1 - 0.1 * random.random())[int(random.integers(4))]
+    return (0.0, random.random(), 1 - 0.1 * random.random())[int(random.integers(3))]
 
 
 def answer_row(
@@ -188,13 +191,24 @@ class Learner(nn.Module):
         return {"loss": code + self.text_weight * text, "code": code, "text": text}
 
 
+def word_embeds(config: LanguageConfig, seed: int) -> Tensor:
+    """The embeds of words at the start, fp32 [vocab_size, hidden], of variance 1."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(config.vocab_size, config.hidden, generator=generator)
+
+
 @torch.no_grad()
 def initialise(
-    janus: Janus, vectors: Tensor, vision: VisionEncoder | None, pad: int, seed: int
+    janus: Janus,
+    book: PatchBook | None,
+    vision: VisionLearner | None,
+    tokenizer: Tokenizer,
+    seed: int,
 ) -> None:
-    """Fresh weights: small matrices, silent residual outputs, vectors as the embeds of codes.
+    """Fresh weights: small matrices, silent residual outputs, codes and words with their kin.
 
-    The encoder, if there is one, is taken as it is; the VQ tokenizer is left alone.
+    The encoder and its aligner, if there are any, are taken as they are; the VQ tokenizer is left
+    alone.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in janus.named_parameters():
@@ -209,23 +223,31 @@ def initialise(
             ".layers." in name or ".blocks." in name
         ):
             parameter.zero_()
+    small = 0.6 * janus.config.language.hidden**-0.5
+    words = word_embeds(janus.config.language, seed)
+    janus.language.embed.weight.copy_(words)
+    janus.text_head.weight.copy_(words * small)
     if vision is not None:
-        janus.vision.load_state_dict(vision.state_dict())
-    janus.code_embed.weight.copy_(vectors)
-    look_around(janus, pad)
+        janus.vision.load_state_dict(vision.vision.state_dict())
+        janus.vision_aligner.load_state_dict(vision.aligner.state_dict())
+    if book is not None:
+        janus.code_embed.weight.copy_(book.vectors(janus.config.vq.code_dim))
+        janus.code_head.fc2.weight.copy_(book.traits(janus.config.language.hidden, seed) * small)
+    look_around(janus, tokenizer)
 
 
 @torch.no_grad()
-def look_around(janus: Janus, pad: int) -> None:
+def look_around(janus: Janus, tokenizer: Tokenizer) -> None:
     """Heads that start by looking where they will have to: beside, above, at the words, at patches.
 
     Positions run in one dimension, so a model has to find out that the code above is one row of
-    codes back, and that a few words among hundreds of codes matter; from random weights that took
-    most of a small run. A start that looks like what training would find is Trockman and Kolter's
-    "Mimetic Initialization" (2023). Three channels of the embeds are marks: one is on everywhere,
-    one for words (a pad is none), one for patches. A head whose query reads the first and whose key
-    reads a mark attends to all that bear it; one whose rotary angles differ by `back` positions
-    attends to the place so far back.
+    codes back, in which column it is, and that a few words among hundreds of codes matter; from
+    random weights that took most of a small run. A start that looks like what training would find
+    is Trockman and Kolter's "Mimetic Initialization" (2023). Some channels of the embeds are marks:
+    one is on everywhere, one for words (a pad is none), one for patches, one where pictures start.
+    A head whose query reads the first and whose key reads a mark attends to all that bear it; one
+    whose rotary angles differ by `back` positions attends to the place so far back; one that
+    attends to the start more or less by the angle turned since then tells how far it has come.
     """
     language, side = janus.language, janus.config.side
     config = language.config
@@ -233,40 +255,65 @@ def look_around(janus: Janus, pad: int) -> None:
     mark = 0.5 * config.hidden**0.5  # beside other channels of about 1
     random = torch.Generator().manual_seed(0)
     probe = torch.randn(64, janus.config.vision.width, generator=random)
+    # Codes of unequal length would be looked at unequally.
+    first, second = janus.code_aligner.fc1.weight, janus.code_aligner.fc2.weight
+    nn.init.orthogonal_(first, gain=8.0, generator=random)
+    nn.init.orthogonal_(second, generator=random)
     # A stream of small embeds would be overturned by each step of Muon, which has one size.
     for aligner, found, marks in (
         (janus.code_aligner, janus.code_table(), (ALL,)),
         (janus.vision_aligner, janus.vision_aligner(probe), (ALL, PATCH)),
     ):
-        aligner.fc2.weight *= SPREAD / found.std()
-        aligner.fc2.weight[: PATCH + 1] = 0.0
+        scale = SPREAD / found.std()
+        aligner.fc2.weight.mul_(scale)
+        aligner.fc2.bias.mul_(scale)
+        aligner.fc2.weight[:MARKS] = 0.0
+        aligner.fc2.bias[:MARKS] = 0.0
         aligner.fc2.bias[list(marks)] = mark * SPREAD
     words = language.embed.weight
     words *= SPREAD / words.std()
-    words[:, : PATCH + 1] = 0.0
+    words[:, :MARKS] = 0.0
     words[:, [ALL, WORD]] = mark * SPREAD
-    words[pad, WORD] = 0.0
+    words[tokenizer.pad, WORD] = 0.0
+    words[tokenizer.begin_image, START] = mark * SPREAD
     reach = mark / (1 + 2 * 0.5**2) ** 0.5  # what a mark is after the norm
     unit = size**0.25 / reach  # a query and a key of this size score 1
     rates = config.rope_theta ** -(torch.arange(half) / half)
-    # Neighbours of the place then score 4 less; rates below 0.01 tell no places apart.
-    turning = torch.where(rates > 0.01, 2 * unit, 0.0)
+    # Neighbours of the place then score 5 less; rates below 0.05 tell them apart too little.
+    turning = torch.where(rates > 0.05, 2.5 * unit, 0.0)
     still = torch.zeros(size)
     still[half - 1] = 3 * unit  # the slowest rate hardly turns: 9 more wherever the mark is
 
     def aim(layer: int, head: int, query: Tensor, key: Tensor, channel: int) -> None:
+        if layer >= config.layers or head >= config.kv_heads:
+            return
         weight = cast(Layer, language.layers[layer]).attention.qkv.weight
         weight = weight.view(-1, size, config.hidden)
         rows = [head * (config.heads // config.kv_heads), config.heads + head]
         weight[rows] *= 0.2  # what else is read there matters little yet
         weight[rows[0], :, ALL], weight[rows[1], :, channel] = query, key
 
-    # The next code's place less `back`: above, above to the right, above to the left, two back.
-    for head, back in enumerate((side - 1, side - 2, side, 1)[: config.kv_heads]):
+    def near(layer: int, head: int, back: int) -> None:
         ahead = torch.cat((turning, torch.zeros(half)))
         turned = torch.cat((turning * (rates * back).cos(), turning * (rates * back).sin()))
-        for layer in range(min(2, config.layers)):
-            aim(layer, head, ahead, turned, ALL)
+        aim(layer, head, ahead, turned, ALL)
+
+    def come(layer: int, head: int, circle: float, phase: float) -> None:
+        """Attend to the start by the cosine of positions since then, less a phase."""
+        pair = int((rates - math.tau / circle).abs().argmin())
+        query, key = 0.75 * still, 0.75 * still  # 5 more at the start, which is one among hundreds
+        query[pair] += 2 * unit
+        key[pair] += 2 * unit * math.cos(phase)
+        key[half + pair] += 2 * unit * math.sin(phase)
+        aim(layer, head, query, key, START)
+
+    near(0, 0, side - 1)  # the code above the next
+    come(0, 1, side, 0)  # the column
+    come(0, 2, side, math.pi / 2)
+    come(0, 3, 2.2 * side**2, 0)  # the row
+    for head, back in enumerate((side - 1, side - 2, side)):
+        near(1, head, back)
+    aim(1, 3, still, still, WORD)
     for layer in range(2, config.layers):
         for head, channel in enumerate((WORD, PATCH, WORD)):
             aim(layer, head, still, still, channel)
@@ -281,11 +328,11 @@ def train_model(
     folder: Path,
     schedule: Schedule,
     *,
-    vision: VisionEncoder | None = None,
+    vision: VisionLearner | None = None,
     template: Template = PRO,
     seed: int = 0,
 ) -> Janus:
-    """Train a Janus around a trained encoder; the returned one has the mean weights.
+    """Train a Janus around a trained encoder and aligner; the returned one has the mean weights.
 
     book: what the codes stand for; the VQ tokenizer's own weights are left as they are. drawn and
     asked: the scenes that are drawn and those that are asked about; no scene comes twice.
@@ -296,7 +343,7 @@ def train_model(
 
     state = PartialState()
     janus = Janus(config)
-    initialise(janus, book.vectors(config.vq.code_dim), vision, tokenizer.pad, seed)
+    initialise(janus, book, vision, tokenizer, seed)
     janus.vq.requires_grad_(False)
     janus.to(state.device)
     asked_a_step = max(1, schedule.batch // 4)

@@ -5,9 +5,12 @@ and Gray (1980). A patch is calm, and known by its colour alone, or busy, and kn
 A VQ tokenizer that learns its codes end to end lets the whole picture speak in each of them; these
 depend on their own 16×16 pixels and nothing else, so a thing has the same codes wherever it stands,
 and a small language model need learn them only once.
+
+Codes come in families: the ground, then for every colour the same forms, as a product code has
+them (Sabin and Gray, 1984). What a name says of a form then holds in all colours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +24,9 @@ __all__ = ["PatchBook", "design", "to_pixels"]
 PATCH = 16  # pixels on each side
 SHRINK = 2  # patches are compared at half size
 BUSY = 0.06  # a patch is busy when a channel's standard deviation, in [-1, 1], exceeds it
-CALM_SHARE = 0.25  # of the codes
+GROUND_SHARE = 0.1875  # of the codes
+CALM_SHARE = 0.0625  # of the codes: the calm parts of things
+SAME = 0.01  # a patch that no colour of the things changes by more is ground
 PUSHES = 200
 PUSH_WIDTH = 20.0  # codes push those within some 1/20 of a cosine most
 SAMPLES = 40_000  # patches of each kind that k-means looks at
@@ -43,10 +48,16 @@ def patches(pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PatchBook:
-    """The patch of every code, calm ones first: [calm, 3] and [busy, 192]."""
+    """The patch of every code, calm ones first: [calm, 3] and [busy, 192].
+
+    The calm begin with the ground; what follows, and the busy, are `colors` runs of equal length,
+    one a colour, with the same forms in the same order.
+    """
 
     calm: Tensor
     busy: Tensor
+    ground: int
+    colors: int
 
     @torch.no_grad()
     def codes(self, pixels: Tensor) -> Tensor:
@@ -64,6 +75,20 @@ class PatchBook:
         busy = (codes >= len(self.calm)).view(-1, side, side)
         above = F.pad(busy, (0, 0, 1, 0))[:, :side]
         return (busy & ~above).flatten(1)
+
+    def traits(self, size: int, seed: int) -> Tensor:
+        """Random vectors [codes, size] of variance 1: the sum of one for the colour, one for the
+        form; the ground has a form of its own for each code."""
+        random = torch.Generator().manual_seed(seed)
+
+        def family(runs: int, forms: int) -> Tensor:
+            colors = torch.randn(runs, 1, size, generator=fixed.manual_seed(seed + 1))
+            return (colors + torch.randn(forms, size, generator=random)).flatten(0, 1) / 2**0.5
+
+        fixed = torch.Generator()
+        ground = torch.randn(self.ground, size, generator=random)
+        calm = family(self.colors, (len(self.calm) - self.ground) // self.colors)
+        return torch.cat((ground, calm, family(self.colors, len(self.busy) // self.colors)))
 
     def vectors(self, size: int) -> Tensor:
         """Unit vectors [codes, size] in which alike patches lie close.
@@ -85,19 +110,39 @@ class PatchBook:
 
 
 def design(
-    scenes: "Callable[[int], np.ndarray[Any, Any]]", count: int, codes: int, *, seed: int = 0
+    scenes: "Callable[[int], Sequence[np.ndarray[Any, Any]]]",
+    count: int,
+    codes: int,
+    *,
+    seed: int = 0,
 ) -> PatchBook:
-    """Lay out the patches of a number of codes over scenes 0 … count - 1."""
+    """Lay out the patches of a number of codes over scenes 0 … count - 1.
+
+    A scene is given in every colour: pictures that differ in the colour of their things alone.
+    """
     generator = torch.Generator().manual_seed(seed)
-    calm, busy = [], []
+    ground, calm, busy = [], [], []
     for number in range(count):
-        found = patches(to_pixels([scenes(number)]))
-        moving = _busy(found)
-        calm.append(found[~moving].mean(-1))
-        busy.append(found[moving].flatten(1))
-    first = max(1, int(codes * CALM_SHARE))
+        pictures = list(scenes(number))
+        cut = patches(to_pixels(pictures))
+        found = cut.view(len(pictures), -1, *cut.shape[1:]).transpose(0, 1)
+        still = (found - found[:, :1]).abs().amax((1, 2, 3)) < SAME
+        moving = _busy(found.flatten(0, 1)).view(found.shape[:2]).float().mean(1) > 0.5
+        ground.append(found[still & ~moving][:, 0].mean(-1))
+        calm.append(found[~still & ~moving].mean(-1).flatten(1))
+        busy.append(found[~still & moving].flatten(1))
+    colors = len(pictures)
+    plain = max(1, int(codes * GROUND_SHARE))
+    smooth = max(1, int(codes * CALM_SHARE / colors))
+    forms = (codes - plain - smooth * colors) // colors
+    plain = codes - (smooth + forms) * colors  # what does not divide
+    apart = _means(torch.cat(calm), smooth, generator).view(smooth, colors, -1).transpose(0, 1)
+    edges = _means(torch.cat(busy), forms, generator).view(forms, colors, -1).transpose(0, 1)
     return PatchBook(
-        _means(torch.cat(calm), first, generator), _means(torch.cat(busy), codes - first, generator)
+        torch.cat((_means(torch.cat(ground), plain, generator), apart.flatten(0, 1))),
+        edges.flatten(0, 1),
+        ground=plain,
+        colors=colors,
     )
 
 

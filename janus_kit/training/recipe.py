@@ -1,7 +1,7 @@
 """How the embedded model is made, from nothing to a folder: `janus-kit train embedded`."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from janus_kit import checkpoint
 from janus_kit.config import PRESETS
@@ -18,7 +19,7 @@ from janus_kit.model import Janus
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import sprites, world
 from janus_kit.training.loop import Schedule, save_atomically
-from janus_kit.training.model_stage import Example, train_model
+from janus_kit.training.model_stage import Example, train_model, word_embeds
 from janus_kit.training.quantizer import PatchBook, design
 from janus_kit.training.tokenizer import train_tokenizer
 from janus_kit.training.vision_stage import train_vision
@@ -35,6 +36,7 @@ DESCRIBE = (
     "Caption this picture.",
     "Describe the image in detail.",
 )
+SEED = 0
 QUESTIONS = 5  # conversations of one turn about a picture, besides the description
 
 
@@ -127,10 +129,12 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
         train_tokenizer(texts(plan.names), config.language.vocab_size, words)
     tokenizer = Tokenizer.from_folder(words, config.language.vocab_size)
     book = _book(plan, config.vq.codebook_size, folder / "codes.pt")
+    embeds = word_embeds(config.language, SEED)
     vision = train_vision(
         config.vision,
         partial(world.compose, names=plan.names),
         plan.names,
+        (_meanings(embeds, tokenizer, plan.names), _meanings(embeds, tokenizer, world.COLORS)),
         folder / "vision",
         plan.vision,
     )
@@ -143,6 +147,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
         folder / "model_stage",
         plan.model,
         vision=vision,
+        seed=SEED,
     )
     # Last, since nothing else waits for it: what the codes stand for is in the book.
     vq = train_vq(config.vq, partial(_picture, plan), book, folder / "vq", plan.vq)
@@ -150,12 +155,22 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
     return export(janus, words, target or folder / "model")
 
 
+def _meanings(embeds: Tensor, tokenizer: Tokenizer, words: Iterable[str]) -> Tensor:
+    """The embeds of words as they stand in a sentence [n, d]; of one in pieces, their mean."""
+    return torch.stack([embeds[tokenizer.encode(f" {word}")].mean(0) for word in words])
+
+
 def _book(plan: Budget, codes: int, path: Path) -> PatchBook:
     """The patches of the codes, laid out over the scenes that are drawn."""
     if path.exists():
         return PatchBook(**torch.load(path, map_location="cpu", weights_only=True))
-    book = design(partial(_picture, plan), plan.scenes, codes)
-    save_atomically({"calm": book.calm, "busy": book.busy}, path)
+
+    def scenes(seed: int) -> list[Any]:
+        scene = world.compose(seed, names=plan.names, steady=plan.steady)[1]
+        return world.in_all_colors(scene)
+
+    book = design(scenes, plan.scenes, codes)
+    save_atomically(vars(book), path)
     return book
 
 

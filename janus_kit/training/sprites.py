@@ -1,7 +1,7 @@
-"""The things of the drawing world as RGBA cut-outs: eight drawn here, ten from Fluent emoji (MIT).
+"""The things of the drawing world as RGBA cut-outs: six drawn here, six from Fluent emoji (MIT).
 
 Fluent 3D emoji are Microsoft's, under the MIT licence; `fetch` gets them once with npm's own
-client, checks the archive's digest, and keeps only the ten that the world uses.
+client, checks the archive's digest, and keeps only the six that the world uses.
 """
 
 import hashlib
@@ -39,10 +39,6 @@ FLUENT: Mapping[str, str] = {  # name -> the emoji's code point
     "fish": "1f41f",
     "house": "1f3e0",
     "umbrella": "2602-fe0f",
-    "butterfly": "1f98b",
-    "duck": "1f986",
-    "key": "1f511",
-    "boot": "1f462",
 }
 
 
@@ -82,19 +78,8 @@ def _circle(pen: ImageDraw.ImageDraw, side: int) -> None:
     pen.ellipse((0, 0, side - 1, side - 1), fill=255)
 
 
-def _ring(pen: ImageDraw.ImageDraw, side: int) -> None:
-    _circle(pen, side)
-    pen.ellipse((side * 0.25, side * 0.25, side * 0.75, side * 0.75), fill=0)
-
-
-def _cross(pen: ImageDraw.ImageDraw, side: int) -> None:
-    low, high = side * 0.33, side * 0.67
-    pen.rectangle((low, 0, high, side), fill=255)
-    pen.rectangle((0, low, side, high), fill=255)
-
-
 def _moon(pen: ImageDraw.ImageDraw, side: int) -> None:
-    """A crescent with its back to the left, open enough not to be taken for a ring."""
+    """A crescent with its back to the left, open enough not to be taken for a circle."""
     _circle(pen, side)
     pen.ellipse((side * 0.34, side * 0.02, side * 1.16, side * 0.84), fill=0)
 
@@ -105,8 +90,6 @@ _SHAPES: Mapping[str, Callable[[ImageDraw.ImageDraw, int], None]] = {
     "triangle": _polygon([(0.5, 0.05), (1.0, 0.93), (0.0, 0.93)]),
     "star": _polygon(_star()),
     "heart": _polygon(_heart()),
-    "ring": _ring,
-    "cross": _cross,
     "moon": _moon,
 }
 DRAWN = tuple(_SHAPES)
@@ -198,7 +181,7 @@ def _download(folder: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> dict[str, Pixels]:
-    """The ten emoji of the archive as cut-outs."""
+    """The six emoji of the archive as cut-outs."""
     cutouts = {}
     with tarfile.open(archive) as tar:
         for name, code in FLUENT.items():

@@ -2,7 +2,8 @@
 
 Published Janus models start from a pretrained SigLIP; this stage stands in its place. Every patch
 of a scene learns which thing covers it and in which colour: 576 labels a picture, where an answer
-of a few words would give a handful.
+of a few words would give a handful. The labels are the language model's own embeds of the words, so
+that its aligner, too, starts with pictures and text in one space, as SigLIP's are.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from janus_kit.config import VisionConfig
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.world import COLORS, Scene
-from janus_kit.vision.encoder import VisionEncoder
+from janus_kit.vision.encoder import Projector, VisionEncoder
 
 __all__ = ["VisionLearner", "patch_labels", "train_vision"]
 
@@ -52,12 +53,21 @@ def waves(config: VisionConfig) -> Tensor:
 
 
 class VisionLearner(nn.Module):
-    """A VisionEncoder with two linear heads: forward((pixels, labels)) -> figures."""
+    """A VisionEncoder and its aligner: forward((pixels, labels)) -> figures.
 
-    def __init__(self, config: VisionConfig, names: int, seed: int) -> None:
+    words: a name's or a colour's embed each, fp32 [names, d] and [colours, d].
+    """
+
+    names: Tensor
+    colors: Tensor
+
+    def __init__(self, config: VisionConfig, words: tuple[Tensor, Tensor], seed: int) -> None:
         super().__init__()
+        names, colors = words
         self.vision = VisionEncoder(config)
-        self.heads = nn.ModuleList(nn.Linear(config.width, n + 1) for n in (names, len(COLORS)))
+        self.aligner = Projector(config.width, names.shape[1], names.shape[1])
+        self.register_buffer("names", F.normalize(names, dim=-1), persistent=False)
+        self.register_buffer("colors", F.normalize(colors, dim=-1), persistent=False)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -66,16 +76,16 @@ class VisionLearner(nn.Module):
                 else:
                     noise = torch.randn(parameter.shape, generator=generator)
                     parameter.copy_(noise * parameter[0].numel() ** -0.5 * 0.6)
-                if name.endswith(("out.weight", "fc2.weight")):
+                if ".blocks." in name and name.endswith(("out.weight", "fc2.weight")):
                     parameter.zero_()
             self.vision.positions.copy_(0.5 * waves(config))
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         pixels, labels = batch
-        features = self.vision(pixels)
+        found = self.aligner(self.vision(pixels)).float().flatten(0, 1)
         figures = {}
-        for place, (kind, head) in enumerate(zip(("name", "colour"), self.heads, strict=True)):
-            logits = head(features).float().flatten(0, 1)
+        for place, (kind, words) in enumerate((("name", self.names), ("colour", self.colors))):
+            logits = F.pad(found @ words.float().T, (1, 0))  # nothing is the zero vector
             wanted = labels[:, place].flatten()
             # Most patches are background; the things count as much as all of it.
             weight = torch.where(wanted > 0, 1.0, 0.2)
@@ -90,16 +100,20 @@ def train_vision(
     config: VisionConfig,
     scenes: Scenes,
     names: Sequence[str],
+    words: tuple[Tensor, Tensor],
     folder: Path,
     schedule: Schedule,
     *,
     seed: int = 0,
-) -> VisionEncoder:
-    """Train an encoder on scenes, in folder; returns it with the mean weights."""
+) -> VisionLearner:
+    """Train an encoder and its aligner on scenes, in folder; returns them with the mean weights.
+
+    words: the embeds of names, and of world.COLORS.
+    """
     from accelerate import PartialState
 
     state = PartialState()
-    learner = VisionLearner(config, len(names), seed).to(state.device)
+    learner = VisionLearner(config, words, seed).to(state.device)
     side = config.image_size // config.patch_size
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -122,7 +136,5 @@ def train_vision(
         average=0.98,
     )
     average = train(stage, folder)
-    prefix = "vision."
-    weights = {k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)}
-    learner.vision.load_state_dict(weights)
-    return learner.vision
+    learner.load_state_dict(average)
+    return learner

@@ -3,7 +3,7 @@
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import combinations
 from typing import Literal, TypeVar
@@ -27,10 +27,12 @@ __all__ = [
     "facts",
     "held_out",
     "held_out_pair",
+    "in_all_colors",
     "matches",
     "parse",
     "prompt",
     "questions",
+    "render",
 ]
 
 Split = Literal["train", "test"]
@@ -60,7 +62,7 @@ BACKGROUNDS: Mapping[str, tuple[int, int, int]] = {
 TASKS: Mapping[str, float] = {"single": 0.3, "count": 0.3, "two": 0.15, "position": 0.25}
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
-PLURALS: Mapping[str, str] = {"fish": "fish", "butterfly": "butterflies", "cross": "crosses"}
+PLURALS: Mapping[str, str] = {"fish": "fish"}
 PREFIXES = ("", "a photo of ", "a picture of ", "an image of ", "draw ")
 
 # Centres of the things in pixels. The space between them is more than a thing and its jitter.
@@ -152,12 +154,27 @@ def compose(
     size = STEADY[task] if steady else _size(rng, task, centres)
     steps = 0 if steady else (2 if len(centres) == 1 else 1)
     boxes = _place(rng, [_sprite(*thing, size).size for thing in things], centres, steps)
-    image = _ground(background).copy()
-    for thing, box in zip(things, boxes, strict=True):
-        sprite = _sprite(*thing, size)
-        image.paste(sprite, box[:2], sprite)
-    scene = tuple(Thing(*thing, box) for thing, box in zip(things, boxes, strict=True))
-    return np.array(image), Scene(scene, relation, task, background)
+    placed = tuple(Thing(*thing, box) for thing, box in zip(things, boxes, strict=True))
+    scene = Scene(placed, relation, task, background)
+    return render(scene), scene
+
+
+def render(scene: Scene) -> npt.NDArray[np.uint8]:
+    """The picture of a scene, uint8 [384, 384, 3]."""
+    image = _ground(scene.background).copy()
+    for thing in scene.things:
+        x0, y0, x1, y1 = thing.box
+        sprite = _sprite(thing.name, thing.color, max(x1 - x0, y1 - y0))
+        image.paste(sprite, (x0, y0), sprite)
+    return np.array(image)
+
+
+def in_all_colors(scene: Scene) -> list[npt.NDArray[np.uint8]]:
+    """The picture with all things red, with all things orange, and so on through COLORS."""
+    return [
+        render(replace(scene, things=tuple(replace(thing, color=c) for thing in scene.things)))
+        for c in COLORS
+    ]
 
 
 def _pick(rng: np.random.Generator, items: Sequence[T], weights: Sequence[float] = ()) -> T:
