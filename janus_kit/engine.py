@@ -1,16 +1,20 @@
 """The two loops' view of a model: rows of ids become a filled cache, then one position at a time.
 
-CodeDrawer answers what generation/sampling.py asks; write_text is the loop for answers.
+CodeDrawer answers what generation/sampling.py asks; write_text is the loop for answers. On a CPU
+in fp32 the steps are native where they were built; model.py's are what those are held to.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from janus_kit.errors import GenerationError
+from janus_kit.generation.native import Head, NativeStep, available
 from janus_kit.generation.sampling import SamplingOptions, choose, on_device
-from janus_kit.model import SPAN, Cache, Janus
+from janus_kit.model import SPAN, Cache, Janus, Layer
 from janus_kit.prompts import pad_left
 
 __all__ = ["CodeDrawer", "write_text"]
@@ -21,12 +25,60 @@ def _slots(count: int) -> int:
     return -(-count // SPAN) * SPAN
 
 
-class Decoder:
-    """A cache of left-padded rows that grows by one position a step."""
+Kind = Literal["code", "text"]
+# Of each model the native steps, with what their weights were when they were made.
+_native: WeakKeyDictionary[Janus, dict[Kind, tuple[Any, NativeStep]]] = WeakKeyDictionary()
 
-    def __init__(self, model: Janus, rows: Sequence[Sequence[int]], pad: int, room: int) -> None:
+
+def native_step(model: Janus, kind: Kind) -> NativeStep | None:
+    """The model's native step to logits of codes or of text; None where there can be none."""
+    if model.device.type != "cpu" or model.dtype != torch.float32 or not available():
+        return None
+    language, config = model.language, model.config.language
+    layers = [
+        (
+            layer.norm1.weight,
+            layer.attention.qkv.weight,
+            layer.attention.out.weight,
+            layer.norm2.weight,
+            layer.gate_up.weight,
+            layer.down.weight,
+        )
+        for layer in cast(Iterable[Layer], language.layers)
+    ]
+    norm = language.norm.weight
+    if kind == "text":
+        head = Head(norm, model.text_head.weight)
+    else:
+        inner, outer = model.code_head.fc1, model.code_head.fc2
+        head = Head(norm, outer.weight, outer.bias, inner.weight, inner.bias)
+    weights = [tensor for layer in layers for tensor in layer]
+    weights += [t for t in (norm, head.outer, head.outer_bias, head.inner) if t is not None]
+    state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in weights]
+    kept = _native.setdefault(model, {})
+    if kind not in kept or kept[kind][0] != state:
+        step = NativeStep(
+            layers,
+            head,
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            eps=config.rms_eps,
+        )
+        kept[kind] = (state, step)
+    return kept[kind][1]
+
+
+class Decoder:
+    """A cache of left-padded rows that grows by one position a step, and the logits that follow."""
+
+    def __init__(
+        self, model: Janus, rows: Sequence[Sequence[int]], pad: int, room: int, kind: Kind
+    ) -> None:
         inputs = pad_left(rows, pad)
         self.model = model
+        self.head = model.code_logits if kind == "code" else model.text_head
+        self.native = native_step(model, kind)
         self.tokens = inputs.tokens.to(model.device)
         self.mask = inputs.mask.to(model.device)
         self.filled = self.tokens.shape[1]
@@ -40,11 +92,15 @@ class Decoder:
         return self.model.language(embeds, self.mask, self.cache, last=True)[:, 0]  # type: ignore[no-any-return]
 
     def step(self, embeds: Tensor) -> Tensor:
-        """Read one position: [b, d] -> [b, d]."""
+        """Read one position: [b, d] -> the logits of what follows [b, v]."""
         self.filled += 1
-        hidden = self.model.language.step(embeds, self.cache, self.position, _slots(self.filled))
+        cache = self.cache
+        if self.native is not None:
+            stores = (cache.keys, cache.values, cache.angles, cache.padding)
+            return self.native(embeds, *stores, self.filled - 1)
+        hidden = self.model.language.step(embeds, cache, self.position, _slots(self.filled))
         self.position += 1
-        return hidden
+        return self.head(hidden)
 
 
 class CodeDrawer:
@@ -68,18 +124,18 @@ class CodeDrawer:
         self.copies = 1 if unconditional is None else 2
         self.table = table  # embeds of every code [codebook_size, d]
         self.model = model
-        self.decoder = Decoder(model, unique, pad, model.config.codes)
+        self.decoder = Decoder(model, unique, pad, model.config.codes, "code")
 
     def start(self) -> Tensor:
         decoder = self.decoder
         hidden = decoder.read(self.model.language.embed(decoder.tokens))
         if len(self.order) > len(hidden) or bool((self.order.diff() != 1).any()):
             decoder.cache = decoder.cache.pick(self.order)
-        return self.model.code_logits(hidden[self.order])
+        return decoder.head(hidden[self.order])
 
     def step(self, codes: Tensor) -> Tensor:
         embeds = self.table[codes].repeat(self.copies, 1)
-        return self.model.code_logits(self.decoder.step(embeds))
+        return self.decoder.step(embeds)
 
 
 @torch.inference_mode()  # each step of it, not what the caller does between them
@@ -100,12 +156,12 @@ def write_text(
     [0, 1), one stream a row; its width is the longest answer. Ends when all rows have. Raises
     GenerationError when the logits are not finite.
     """
-    decoder = Decoder(model, rows, pad, noise.shape[1])
-    hidden = decoder.read(model.embed(decoder.tokens, image, features))
+    decoder = Decoder(model, rows, pad, noise.shape[1], "text")
+    logits = decoder.head(decoder.read(model.embed(decoder.tokens, image, features)))
     ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
     noise = on_device(noise, model.device)
     for place in range(noise.shape[1]):
-        logits = model.text_head(hidden).float()
+        logits = logits.float()
         if not logits.isfinite().all():
             raise GenerationError(
                 f"the model's logits became NaN or infinite at token {place + 1} of the answer; "
@@ -117,4 +173,4 @@ def write_text(
         if bool(ended.all()):
             return
         if place + 1 < noise.shape[1]:
-            hidden = decoder.step(model.language.embed(tokens))
+            logits = decoder.step(model.language.embed(tokens))

@@ -309,7 +309,7 @@ def _join(tokenizer: Tokenizer, parts: Sequence[_Part]) -> list[int]:
         if isinstance(part, str):
             text += part
         else:
-            ids += [*tokenizer.encode(text), part]
+            ids += [*tokenizer.encode(text), part] if text else [part]
             text = ""
     return ids + tokenizer.encode(text)
 

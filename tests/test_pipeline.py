@@ -24,6 +24,7 @@ from janus_kit.errors import (
     OptionError,
     PromptError,
 )
+from janus_kit.generation.native import NativeStep
 from janus_kit.metadata import read_settings
 from janus_kit.model import Language
 from janus_kit.pipeline import JanusPipeline
@@ -71,6 +72,13 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 
     for name in found:
         monkeypatch.setattr(Language, name, spy(name))
+    quick = NativeStep.__call__
+
+    def native(self: NativeStep, embeds: Tensor, *rest: Any) -> Tensor:
+        found["step"].append(len(embeds))
+        return quick(self, embeds, *rest)
+
+    monkeypatch.setattr(NativeStep, "__call__", native)
     return found
 
 

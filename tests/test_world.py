@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from janus_kit.errors import JanusKitError, OptionError
-from janus_kit.training import sprites, world
+from janus_kit.training import painting, sprites, world
 from janus_kit.training.sprites import DRAWN, FLUENT, NAMES
 from janus_kit.training.world import Scene, compose
 
@@ -104,13 +104,17 @@ def test_the_pixels_of_a_thing_have_its_color() -> None:
 def test_nothing_is_drawn_outside_of_the_boxes() -> None:
     pixels, scene = compose(11, names=DRAWN)
     for x0, y0, x1, y1 in (thing.box for thing in scene.things):
-        pixels[y0:y1, x0:x1] = np.array(world._ground(scene.background))[y0:y1, x0:x1]
-    assert np.array_equal(pixels, np.array(world._ground(scene.background)))
+        pixels[y0:y1, x0:x1] = np.array(painting.ground(world.BACKGROUNDS[scene.background], 384))[
+            y0:y1, x0:x1
+        ]
+    assert np.array_equal(
+        pixels, np.array(painting.ground(world.BACKGROUNDS[scene.background], 384))
+    )
 
 
 def test_the_light_tells_rows_and_columns_apart_and_stays_pale() -> None:
     for background in world.BACKGROUNDS:
-        ground = np.array(world._ground(background)).astype(int)
+        ground = np.array(painting.ground(world.BACKGROUNDS[background], 384)).astype(int)
         assert ground.min() > 180
         levels = ground[:, 0].sum(-1)
         assert (np.diff(levels[::48]) < 0).all()
@@ -212,8 +216,7 @@ def test_where_is_answered_from_both_sides() -> None:
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder without any emoji."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for remembered in (world._cutout, world._colored, world._sprite):
-        remembered.cache_clear()
+    painting.forget()
     return tmp_path
 
 

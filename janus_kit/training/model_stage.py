@@ -1,7 +1,8 @@
-"""The model stage: all but the VQ tokenizer learns to draw and to answer, in one mixed step.
+"""The model stage: the language model learns to draw and to answer, in one mixed step.
 
-Follows the recipe of Janus-Pro (Chen et al., 2025) in small: drawing and understanding side by
-side, one in ten prompts dropped for guidance, the tokenizer frozen.
+Follows the second stage of Janus-Pro (Chen et al., 2025) in small: drawing and understanding side
+by side, one in ten prompts dropped for guidance, the encoder and the tokenizer frozen. Muon's steps
+have one size: an encoder that may move forgets what a thing is before anybody has asked.
 """
 
 import math
@@ -334,17 +335,18 @@ def train_model(
 ) -> Janus:
     """Train a Janus around a trained encoder and aligner; the returned one has the mean weights.
 
-    book: what the codes stand for; the VQ tokenizer's own weights are left as they are. drawn and
-    asked: the scenes that are drawn and those that are asked about; no scene comes twice.
-    schedule.batch counts drawn pictures a step; a quarter as many are asked about, each in several
-    conversations.
+    book: what the codes stand for; the VQ tokenizer, the encoder and its aligner stay as
+    `initialise` makes them. drawn and asked: the scenes that are drawn and those that are asked
+    about; no scene comes twice. schedule.batch counts drawn pictures a step; a quarter as many are
+    asked about, each in several conversations.
     """
     from accelerate import PartialState
 
     state = PartialState()
     janus = Janus(config)
     initialise(janus, book, vision, tokenizer, seed)
-    janus.vq.requires_grad_(False)
+    for frozen in (janus.vq, janus.vision, janus.vision_aligner):
+        frozen.requires_grad_(False)
     janus.to(state.device)
     asked_a_step = max(1, schedule.batch // 4)
 

@@ -58,8 +58,8 @@ BUDGETS: Mapping[str, Budget] = {
     "cpu": Budget(
         scenes=800,
         vq=Schedule(steps=600, batch=4, rate=4e-3, warmup=20),
-        vision=Schedule(steps=350, batch=16, rate=3e-3, warmup=20),
-        model=Schedule(steps=2000, batch=8, rate=1.5e-3, warmup=40, hold=0.25),
+        vision=Schedule(steps=500, batch=16, rate=3e-3, warmup=20),
+        model=Schedule(steps=1600, batch=8, rate=1.5e-3, warmup=40, hold=0.25),
     ),
     # Meant for ten minutes of one H200-class GPU; not run yet.
     "gpu": Budget(

@@ -4,16 +4,16 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import combinations
 from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from janus_kit.errors import OptionError
-from janus_kit.training.sprites import NAMES, bank, recolor
+from janus_kit.training.painting import cutout, ground
+from janus_kit.training.sprites import NAMES
 
 __all__ = [
     "COLORS",
@@ -153,7 +153,9 @@ def compose(
         centres = centres if relation in ("left of", "above") else centres[::-1]
     size = STEADY[task] if steady else _size(rng, task, centres)
     steps = 0 if steady else (2 if len(centres) == 1 else 1)
-    boxes = _place(rng, [_sprite(*thing, size).size for thing in things], centres, steps)
+    boxes = _place(
+        rng, [cutout(name, COLORS[color], size).size for name, color in things], centres, steps
+    )
     placed = tuple(Thing(*thing, box) for thing, box in zip(things, boxes, strict=True))
     scene = Scene(placed, relation, task, background)
     return render(scene), scene
@@ -161,10 +163,10 @@ def compose(
 
 def render(scene: Scene) -> npt.NDArray[np.uint8]:
     """The picture of a scene, uint8 [384, 384, 3]."""
-    image = _ground(scene.background).copy()
+    image = ground(BACKGROUNDS[scene.background], SIDE).copy()
     for thing in scene.things:
         x0, y0, x1, y1 = thing.box
-        sprite = _sprite(thing.name, thing.color, max(x1 - x0, y1 - y0))
+        sprite = cutout(thing.name, COLORS[thing.color], max(x1 - x0, y1 - y0))
         image.paste(sprite, (x0, y0), sprite)
     return np.array(image)
 
@@ -239,45 +241,6 @@ def _place(
         y0 = int((y + dy - height / 2) / GRID + 0.5) * GRID
         boxes.append((x0, y0, x0 + width, y0 + height))
     return boxes
-
-
-@cache
-def _ground(background: str) -> Image.Image:
-    """The empty picture: one pale tone in warm light from the upper left.
-
-    The light tells every place of it apart: a model whose positions run in one dimension reads
-    from the code before where in the picture it is.
-    """
-    down, right = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    light = 1 - 0.10 * down - 0.02 * right
-    warmth = np.multiply.outer(0.5 - right, np.array([0.03, 0.0, -0.03]))
-    lit = np.array(BACKGROUNDS[background]) * light[:, :, None] * (1 + warmth)
-    return Image.fromarray(np.clip(lit.round(), 0, 255).astype(np.uint8))
-
-
-@lru_cache(maxsize=256)
-def _colored(name: str, color: str) -> Image.Image:
-    """The cut-out of a thing in a colour, in full size."""
-    return Image.fromarray(recolor(_cutout(name), COLORS[color]))
-
-
-@lru_cache(maxsize=4096)
-def _sprite(name: str, color: str, size: int) -> Image.Image:
-    """The thing as it is pasted: RGBA, the longer side `size`."""
-    cutout = _colored(name, color)
-    scale = size / max(cutout.size)
-    shape = (round(cutout.width * scale), round(cutout.height * scale))
-    return cutout.resize(shape, Image.Resampling.LANCZOS)
-
-
-@cache
-def _cutout(name: str) -> npt.NDArray[np.uint8]:
-    found = bank()
-    if name not in found:
-        raise OptionError(
-            f"names: '{name}' is not fetched yet; call janus_kit.training.sprites.fetch()"
-        )
-    return found[name]
 
 
 def _noun(name: str, count: int = 1) -> str:

@@ -1,0 +1,215 @@
+"""The native step against the PyTorch one that it stands in for."""
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny_config
+from torch import Tensor
+
+from janus_kit import JanusPipeline, engine
+from janus_kit.engine import native_step
+from janus_kit.generation import native
+from janus_kit.generation.native import NativeStep, _Threads, available
+from janus_kit.model import Cache, Janus
+
+pytestmark = pytest.mark.skipif(not available(), reason="the native step was not built")
+
+
+def random_janus(half: bool = False, **changes: Any) -> Janus:
+    """Random weights, none 0 or 1; half: such that bfloat16 holds them."""
+    torch.manual_seed(0)
+    config = tiny_config()
+    config = tiny_config(language=dataclasses.replace(config.language, **changes))
+    janus = Janus(config).eval()
+    with torch.no_grad():
+        for parameter in janus.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3 + 0.05)
+            if half:
+                parameter.copy_(parameter.bfloat16().float())
+    return janus
+
+
+@torch.inference_mode()
+def caches(janus: Janus, mask: Tensor, slots: int) -> list[Cache]:
+    """Two equal caches, filled from equal rows."""
+    b, t = mask.shape
+    embeds = torch.randn(b, t, janus.config.language.hidden)
+    cache = Cache.empty(janus.config.language, mask, slots, torch.float32)
+    janus.language(embeds, mask, cache)
+    return [cache.pick(torch.arange(b)), cache]
+
+
+def run(janus: Janus, step: NativeStep, embeds: Tensor, cache: Cache, threads: int) -> Tensor:
+    """Native logits of embeds [b, n, d], read one by one from the first free slot on."""
+    start = int((cache.bias[0, 0, 0] == 0).nonzero().max()) + 1
+    stores = (cache.keys, cache.values, cache.angles, cache.padding)
+    found = [
+        step(embeds[:, i], *stores, start + i, threads).clone() for i in range(embeds.shape[1])
+    ]
+    return torch.stack(found, 1)
+
+
+@torch.inference_mode()
+def plain(
+    janus: Janus, head: Callable[[Tensor], Tensor], embeds: Tensor, cache: Cache, start: int
+) -> Tensor:
+    found = []
+    for i in range(embeds.shape[1]):
+        position = torch.tensor([start + i])
+        found.append(head(janus.language.step(embeds[:, i], cache, position, start + i + 1)))
+    return torch.stack(found, 1)
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "shared heads": {},
+    "a head each": {"kv_heads": 4},
+    "odd sizes": {"hidden": 30, "head_dim": 6, "intermediate": 37},
+    "many layers": {"layers": 5, "rms_eps": 1e-6},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["code", "text"])
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_native_step_equals_the_plain_one(
+    shape: str, kind: Any, half: bool, threads: int
+) -> None:
+    janus = random_janus(half, **SHAPES[shape])
+    head = janus.code_logits if kind == "code" else janus.text_head
+    step = native_step(janus, kind)
+    assert step is not None
+    assert step._shape.half == half
+    for b in (1, 2, 5):
+        mask = torch.ones(b, 7, dtype=torch.bool)
+        mask[-1, :3] = b == 1
+        ours, theirs = caches(janus, mask, 16)
+        embeds = torch.randn(b, 6, janus.config.language.hidden)
+        found = run(janus, step, embeds, ours, threads)
+        expected = plain(janus, head, embeds, theirs, 7)
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=2e-4)
+        torch.testing.assert_close(
+            ours.keys[..., :13, :], theirs.keys[..., :13, :], atol=1e-4, rtol=1e-4
+        )
+        torch.testing.assert_close(
+            ours.values[..., :13, :], theirs.values[..., :13, :], atol=1e-4, rtol=1e-4
+        )
+
+
+def test_a_row_is_the_same_to_the_bit_alone_in_a_batch_and_with_more_threads() -> None:
+    janus = random_janus()
+    step = native_step(janus, "code")
+    assert step is not None
+    mask = torch.ones(5, 7, dtype=torch.bool)
+    cache, spare = caches(janus, mask, 16)
+    embeds = torch.randn(5, 6, 32)
+    together = run(janus, step, embeds, cache, 1)
+    for row in range(5):
+        alone = spare.pick(torch.tensor([row]))
+        assert torch.equal(run(janus, step, embeds[row : row + 1], alone, 1)[0], together[row])
+    assert torch.equal(run(janus, step, embeds, spare, 2), together)
+
+
+def test_weights_that_change_are_noticed() -> None:
+    janus = random_janus()
+    first = native_step(janus, "code")
+    assert native_step(janus, "code") is first
+    assert native_step(janus, "text") is not first
+    with torch.no_grad():
+        janus.code_head.fc2.bias.add_(1.0)
+    second = native_step(janus, "code")
+    assert second is not first
+    assert second is native_step(janus, "code")
+
+
+def test_other_dtypes_and_machines_without_it_take_the_plain_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert native_step(random_janus().bfloat16(), "code") is None
+    monkeypatch.setattr(engine, "available", lambda: False)
+    assert native_step(random_janus(), "code") is None
+
+
+def test_a_library_that_cannot_be_loaded_is_told_of_and_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "_step.so"
+    broken.write_bytes(b"no library")
+
+    class Found:
+        origin = str(broken)
+
+    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: Found)
+    native._library.cache_clear()
+    try:
+        assert not available()
+        assert "cannot be loaded" in caplog.text
+    finally:
+        native._library.cache_clear()
+
+
+def test_pictures_and_answers_are_those_of_the_plain_step(
+    hf_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = JanusPipeline.from_pretrained(hf_folder)
+    pipe.set_progress_bar_config(disable=True)
+
+    def work() -> tuple[Tensor, str]:
+        codes = pipe(["a cat", "two dogs"], seed=3, num_images_per_prompt=2, output_type="tokens")
+        return codes.codes, pipe.ask(torch.zeros(64, 64, 3).byte().numpy(), "What?", seed=1)
+
+    fast = work()
+    monkeypatch.setattr(engine, "available", lambda: False)
+    slow = work()
+    assert torch.equal(fast[0], slow[0])
+    assert fast[1] == slow[1]
+
+
+def test_threads_share_a_step() -> None:
+    janus = random_janus()
+    step = native_step(janus, "code")
+    assert step is not None
+    cache, spare = caches(janus, torch.ones(2, 7, dtype=torch.bool), 40)
+    embeds = torch.randn(2, 30, 32)
+    expected = run(janus, step, embeds, cache, 1)
+    copies = [spare.pick(torch.arange(2)) for _ in range(4)]
+    found: dict[int, Tensor] = {}
+
+    def work(number: int) -> None:
+        found[number] = run(janus, step, embeds, copies[number], 1)
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(torch.equal(found[number], expected) for number in range(4))
+
+
+def test_the_number_of_threads_is_the_one_that_was_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, busy = [0.0], [False]
+    monkeypatch.setattr(native.time, "perf_counter", lambda: clock[0])
+    calls: list[int] = []
+
+    def step(threads: int) -> None:
+        calls.append(threads)
+        clock[0] += (100.0 if busy[0] else 0.6) if threads == 2 else 1.0
+
+    chosen = _Threads(2)
+    for _ in range(100):
+        chosen.call(step)
+    assert calls.count(1) < 10
+    busy[0] = True
+    calls.clear()
+    for _ in range(4000):
+        chosen.call(step)
+    assert calls[2000:].count(2) < 20
+    busy[0] = False
+    calls.clear()
+    for _ in range(4000):
+        chosen.call(step)
+    assert calls[2000:].count(2) > 1900
