@@ -1,8 +1,10 @@
 """The one training loop: accelerate underneath, resumable from any kill, a log line as it goes."""
 
+import ctypes
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -105,6 +107,14 @@ def save_atomically(data: Any, path: Path) -> None:
     temporary.replace(path)
 
 
+def _keep_memory() -> None:
+    """Have glibc keep what is freed: a step's large tensors would be asked for and given back."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is not None and hasattr(library, "mallopt"):
+        for threshold in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            library.mallopt(threshold, 2**31 - 1)
+
+
 def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, Tensor]:
     """Run a stage to its end, going on from folder/state.pt if there is one.
 
@@ -115,6 +125,7 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     """
     from accelerate import Accelerator
 
+    _keep_memory()
     # accelerate fixes its own precision once a process; stages may differ.
     accelerator = Accelerator(mixed_precision="no")
     half = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16")
