@@ -344,6 +344,9 @@ def true_picture(metadata: Mapping[str, Any]) -> list[Detection]:
         ((2.0009, 0, 12.0009, 10), []),  # less than a thousandth is left
         ((2.002, 0, 12.002, 10), []),  # 0.001 of 2 is left: a long way from a half
         ((4, 0, 14, 10), []),  # 2 of 4: exactly a half is not enough
+        ((-4, 0, 6, 10), []),
+        ((0, 4, 10, 14), []),
+        ((0, -4, 10, 6), []),
         ((4.01, 0, 14.01, 10), ["right of"]),
         ((10, 0, 0, 10), []),  # turned round, its size is the same
         ((5, 5, 5, 5), []),
@@ -362,6 +365,8 @@ def test_the_distance_that_divides_is_the_whole_one() -> None:
 
 def test_without_a_threshold_the_smallest_step_counts() -> None:
     assert relative_positions((0.5, 0, 10.5, 10), BOX, threshold=0) == ["right of"]
+    assert relative_positions((0.0011, 0, 10.0011, 10), BOX, threshold=0) == ["right of"]
+    assert relative_positions((0.0009, 0, 10.0009, 10), BOX, threshold=0) == []
 
 
 COORDINATE = st.integers(-40, 40).map(lambda value: value / 2)
@@ -703,6 +708,15 @@ def test_a_thing_keeps_its_color_under_noise_shade_and_a_loose_box() -> None:
         assert pixel_color(shaded, (18, 8, 72, 62)) == color
 
 
+def test_what_stands_in_the_corners_of_a_box_is_not_the_thing() -> None:
+    image = Image.new("RGB", (100, 100), "white")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((10, 10, 89, 89), fill=PAINT["blue"])
+    pen.ellipse((9, 9, 90, 90), fill="white")
+    pen.ellipse((32, 32, 67, 67), fill=PAINT["red"])  # smaller than the four corners together
+    assert pixel_color(image, (10, 10, 90, 90)) == "red"
+
+
 def test_a_thing_that_fills_its_box_or_the_picture_has_its_color() -> None:
     whole = Image.new("RGB", (40, 40), PAINT["blue"])
     assert pixel_color(whole, (0, 0, 40, 40)) == "blue"
@@ -794,6 +808,12 @@ def test_four_equal_pictures_of_a_prompt_tell_no_more_than_one() -> None:
     assert (high - low) / (spread[1] - spread[0]) == pytest.approx(2, rel=0.15)
 
 
+def test_prompts_with_more_pictures_weigh_more_and_no_score_passes_one() -> None:
+    many = [{"tag": "colors", "prompt": "", "metadata": "a", "correct": True}] * 9
+    summary = summarize([*many, {**many[0], "metadata": "b", "correct": False}])
+    assert (summary.overall, summary.interval) == (0.9, (0.0, 1.0))
+
+
 def test_the_order_of_rows_does_not_matter() -> None:
     found = rows(ANCHOR)
     shuffled = [found[k] for k in np.random.default_rng(1).permutation(len(found))]
@@ -847,18 +867,18 @@ def folder(root: Path, name: str, pictures: Sequence[str], metadata: str | None 
 
 def test_pictures_are_found_by_number_whatever_the_disk_says(tmp_path: Path) -> None:
     folder(tmp_path, "00010", ["0000.png"], json.dumps(LINES[10]))
-    folder(tmp_path, "00002", ["00010.png", "0002.png", "0000.png"], json.dumps(LINES[2]))
+    folder(tmp_path, "2", ["00010.png", "0002.png", "0000.png"], json.dumps(LINES[2]))
     found = find_images(tmp_path)
     names = [path.relative_to(tmp_path).as_posix() for path, _ in found]
     assert names == [
-        *("00002/samples/0000.png", "00002/samples/0002.png", "00002/samples/00010.png"),
+        *("2/samples/0000.png", "2/samples/0002.png", "2/samples/00010.png"),
         "00010/samples/0000.png",
     ]
     assert [image.metadata for image in found] == [LINES[2]] * 3 + [LINES[10]]
 
 
 def test_only_names_of_digits_are_read(tmp_path: Path) -> None:
-    odd = ["0001.png.bak", "a0001.png", "0001.jpg", "0001_png", "grid.png", "²001.png"]
+    odd = ["0001.png.bak", "a0001.png", "0001.jpg", "0001_png", "grid.png", "²001.png", "٠٠٠١.png"]
     folder(tmp_path, "00000", ["0000.png", *odd])
     (tmp_path / "00000" / "samples" / "0005.png").mkdir()
     (tmp_path / "00000" / "grid.png").write_bytes(b"")
@@ -907,6 +927,16 @@ def test_a_folder_without_pictures_is_told_what_was_expected(tmp_path: Path) -> 
     complains(lambda: find_images(tmp_path), ScoringError, ["00000/samples/0000.png"])
     (tmp_path / "00000" / "metadata.jsonl").unlink()
     complains(lambda: find_images(tmp_path), ScoringError, ["cannot be read (No such file"])
+
+
+def test_a_folder_that_may_not_be_listed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    complains(lambda: find_images(tmp_path), ScoringError, [str(tmp_path), "Permission denied"])
 
 
 # Bad input: one sentence, with the place, the value and the remedy

@@ -54,10 +54,12 @@ def summarize(rows: Iterable[Mapping[str, Any]]) -> Summary:
     Raises ScoringError for no rows and for a row that lacks one of these or has a wrong value.
     """
     tasks: dict[str, _Prompts] = {}
+    everything: _Prompts = {}
     marks = set()
     for number, row in enumerate(rows):
         tag, prompt, correct = _read(row, f"rows[{number}]")
         tasks.setdefault(tag, {}).setdefault(prompt, []).append(correct)
+        everything.setdefault(prompt, []).append(correct)
         marks.add(str(row.get("mark") or ""))
     if not tasks:
         raise ScoringError("the rows: there are none; score at least one picture first")
@@ -65,10 +67,6 @@ def summarize(rows: Iterable[Mapping[str, Any]]) -> Summary:
     order += sorted(task for task in tasks if task not in TASKS)
     scores = {task: fmean(_pooled(tasks[task])) for task in order}
     drawn = {task: _resample(tasks[task], task) for task in order}
-    everything: _Prompts = {}
-    for task in order:
-        for prompt, right in tasks[task].items():
-            everything[prompt] = everything.get(prompt, []) + right
     published = {json.dumps(metadata) for metadata in prompts()}
     sizes = [len(right) for right in everything.values()]
     return Summary(
