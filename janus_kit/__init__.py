@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         JanusKitError,
         OptionError,
         PromptError,
+        ScoringError,
     )
     from janus_kit.metadata import Settings, read_settings, save_png
     from janus_kit.model import Janus
@@ -35,6 +36,7 @@ __all__ = [
     "JanusPipeline",
     "OptionError",
     "PromptError",
+    "ScoringError",
     "Settings",
     "read_settings",
     "save_png",

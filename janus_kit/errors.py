@@ -8,6 +8,7 @@ __all__ = [
     "JanusKitError",
     "OptionError",
     "PromptError",
+    "ScoringError",
 ]
 
 
@@ -43,3 +44,7 @@ class GenerationError(JanusKitError, RuntimeError):
     """The model produced something that cannot be used, such as NaN logits."""
 
     exit_code = 1
+
+
+class ScoringError(JanusKitError, ValueError):
+    """What is to be scored cannot be: metadata, a detection, a result or a folder is wrong."""
