@@ -21,9 +21,9 @@ def from_deb(deb: Path, wanted: Mapping[str, Path]) -> None:
         return
     try:
         with deb.open("rb") as file:
-            kind = _seek_data(file)
+            _seek_data(file)
             # A stream: the archive is too large to be unpacked for a few of its files.
-            with tarfile.open(fileobj=file, mode=f"r|{kind}") as tar:
+            with tarfile.open(fileobj=file, mode="r|*") as tar:
                 for member in tar:
                     path = missing.get(member.name.removeprefix("./"))
                     content = tar.extractfile(member) if path else None
@@ -45,14 +45,14 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise JanusKitError(f"{path}: is not a readable zip file ({error}); delete it") from None
 
 
-def _seek_data(file: IO[bytes]) -> str:
-    """Go to the tar of an ar file's files; returns its compression."""
+def _seek_data(file: IO[bytes]) -> None:
+    """Go to the tar in an ar file that holds the package's files."""
     if file.read(8) != b"!<arch>\n":
         raise ValueError("it is no ar file")
     while len(header := file.read(_HEADER)) == _HEADER:
         name, size = header[:16].decode("ascii").strip().rstrip("/"), int(header[48:58])
         if name.startswith("data.tar"):
-            return name.removeprefix("data.tar").removeprefix(".")
+            return
         file.seek(size + size % 2, 1)
     raise ValueError("it holds no data.tar")
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -52,16 +53,22 @@ def _apple(color: str = "#c4242a", second: str = "#d8492f") -> list[Mesh]:
     ]
 
 
-def _orange() -> list[Mesh]:
-    skin = _speckled("#f08414", "#e67808", 2600, 3)
-    return [
-        place(ball(1, "#f08414", skin=skin, shine=0.25, gloss=15.0), scale=(1, 0.95, 1)),
+def _orange(color: str = "#f08414", pores: str = "#e67808", leafy: bool = False) -> list[Mesh]:
+    skin = _speckled(color, pores, 2600, 3)
+    parts = [
+        place(ball(1, color, skin=skin, shine=0.25, gloss=15.0), scale=(1, 0.95, 1)),
         place(ball(0.09, "#5c7a28"), (0, 0.94, 0), scale=(1, 0.4, 1)),
     ]
+    if leafy:
+        stalk = [(0.0, 0.9, 0.0), (0.02, 1.05, 0.0), (0.06, 1.2, 0.0)]
+        parts.append(tube(stalk, [0.05, 0.04, 0.05], "#6a4a24"))
+        leaf = slab(oval(0.85, 0.36), 0.02, "#3f8a2c")
+        parts.append(place(leaf, (0.45, 1.1, 0.1), turn=(-50, 20, 10)))
+    return parts
 
 
-def _broccoli() -> list[Mesh]:
-    rng = np.random.default_rng(3)
+def _broccoli(seed: int = 3) -> list[Mesh]:
+    rng = np.random.default_rng(seed)
     parts = [
         tube([(0, -1.2, 0), (0, -0.6, 0), (0, 0.1, 0)], [0.30, 0.27, 0.38], "#a9c46c"),
         *(
@@ -80,7 +87,7 @@ def _broccoli() -> list[Mesh]:
             ]
         )
         shade = ("#2f6b24", "#3a7a2b", "#28601f", "#44862f")[int(rng.integers(4))]
-        bud = ball(rng.uniform(0.13, 0.24), shade, shine=0.02)
+        bud = ball(rng.uniform(0.13, 0.24), shade, 12, shine=0.02)
         parts.append(place(bud, (at * reach).tolist()))
     return [*parts, place(ball(0.92, "#2a5c20"), (0, 0.3, 0), scale=(1, 0.72, 1))]
 
@@ -109,7 +116,7 @@ def _carrot(leaves: int = 9) -> list[Mesh]:
 
 
 def _donut(glaze: str = "#e06aa0", sprinkled: bool = True) -> list[Mesh]:
-    def ring(start: float, end: float, radius: float, color: str, **more: float) -> Mesh:
+    def ring(start: float, end: float, radius: float, color: str, **more: Any) -> Mesh:
         turns = np.radians(np.linspace(start, end, 24)).tolist()
         outline = [(1 + radius * math.cos(t), 0.82 * radius * math.sin(t)) for t in turns]
         return lathe(outline, color, **more)
@@ -211,8 +218,12 @@ FOOD: Mapping[str, Mapping[str, Thing]] = {
         "green": lambda: _apple("#86b438", "#9cc64e"),
         "yellow": lambda: _apple("#e3c244", "#e2a23e"),
     },
-    "orange": {"whole": _orange},
-    "broccoli": {"head": _broccoli},
+    "orange": {
+        "whole": _orange,
+        "leafy": lambda: _orange("#f28c1c", "#e67c10", leafy=True),
+        "deep": lambda: _orange("#e87410", "#d86408", leafy=True),
+    },
+    "broccoli": {"head": _broccoli, "second head": lambda: _broccoli(8)},
     "carrot": {"leafy": _carrot, "bare": lambda: _carrot(4)},
     "donut": {
         "pink": _donut,

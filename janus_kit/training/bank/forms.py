@@ -11,12 +11,24 @@ from PIL import Image, ImageColor
 
 from janus_kit.training.bank.meshes import Mesh, Surface, smooth
 
-__all__ = ["arc", "ball", "box", "lathe", "oval", "place", "rounded", "slab", "tube"]
+__all__ = [
+    "arc",
+    "ball",
+    "box",
+    "lathe",
+    "loose",
+    "oval",
+    "place",
+    "press",
+    "rounded",
+    "slab",
+    "tube",
+]
 
 Point = tuple[float, float]
 Floats = npt.NDArray[np.float64]
 
-AROUND = 40  # corners of a turned solid's circle
+AROUND = 32  # corners of a turned solid's circle
 
 
 def _surface(color: str, skin: Image.Image | None = None, **more: Any) -> Surface:
@@ -24,9 +36,12 @@ def _surface(color: str, skin: Image.Image | None = None, **more: Any) -> Surfac
     return Surface(color=(red, green, blue), skin=skin, **more)
 
 
-def _mesh(points: Floats, faces: Floats, uv: Floats | None, surface: Surface) -> Mesh:
-    """Separate corners and round the edges between them."""
-    corners = np.asarray(faces, np.int64).reshape(-1)
+def _mesh(points: Floats, faces: npt.ArrayLike, uv: Floats | None, surface: Surface) -> Mesh:
+    """Separate corners, the edges between them rounded; what has no area is left out."""
+    corners = np.asarray(faces, np.int64).reshape(-1, 3)
+    flat = points[corners]
+    area = np.linalg.norm(np.cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]), axis=1)
+    corners = corners[area > 1e-12].reshape(-1)
     drawn = None if uv is None else uv[corners]
     return Mesh(points=points[corners], normals=smooth(points, corners), uv=drawn, surface=surface)
 
@@ -39,24 +54,24 @@ def _grid(rows: int, columns: int) -> Floats:
     return np.concatenate([half.reshape(-1, 3) for half in halves]).astype(np.float64)
 
 
-def lathe(profile: Sequence[Point], color: str, **more: Any) -> Mesh:
+def lathe(profile: Sequence[Point], color: str, around: int = AROUND, **more: Any) -> Mesh:
     """A solid turned about y; the profile is (radius, height), from the bottom to the top."""
     radius, height = np.array(profile).T
-    turn = np.linspace(0, 2 * math.pi, AROUND + 1)
+    turn = np.linspace(0, 2 * math.pi, around + 1)
     net = [np.outer(radius, np.sin(turn)), np.outer(height, np.ones_like(turn)),
            np.outer(radius, np.cos(turn))]  # fmt: skip
     points = np.stack(net, axis=-1).reshape(-1, 3)
     along = np.linspace(0, 1, len(radius))
-    around = np.linspace(0, 1, AROUND + 1)
-    uv = np.stack(np.meshgrid(around, along), axis=-1).reshape(-1, 2)
-    return _mesh(points, _grid(len(radius), AROUND + 1), uv, _surface(color, **more))
+    across = np.linspace(0, 1, around + 1)
+    uv = np.stack(np.meshgrid(across, along), axis=-1).reshape(-1, 2)
+    return _mesh(points, _grid(len(radius), around + 1), uv, _surface(color, **more))
 
 
-def ball(radius: float, color: str, **more: Any) -> Mesh:
+def ball(radius: float, color: str, around: int = AROUND, **more: Any) -> Mesh:
     """A sphere; a skin is wrapped about it as a map of the world is."""
-    tilt = np.linspace(-math.pi / 2, math.pi / 2, 25)
+    tilt = np.linspace(-math.pi / 2, math.pi / 2, around // 2 + 1)
     profile = zip(radius * np.cos(tilt), radius * np.sin(tilt), strict=True)
-    return lathe([(float(r), float(y)) for r, y in profile], color, **more)
+    return lathe([(float(r), float(y)) for r, y in profile], color, around, **more)
 
 
 def tube(path: Sequence[Sequence[float]], radii: Sequence[float], color: str, **more: Any) -> Mesh:
@@ -138,6 +153,18 @@ def arc(
     return [(x + radius * math.cos(t), y + radius * math.sin(t), 0.0) for t in turns]
 
 
+def loose(points: Floats, color: str, uv: Floats | None = None, **more: Any) -> Mesh:
+    """Any triangles, three points [3n, 3] each."""
+    return _mesh(points, np.arange(len(points)), uv, _surface(color, **more))
+
+
+def press(mesh: Mesh, low: float = -math.inf, high: float = math.inf) -> Mesh:
+    """The solid with all that is lower or higher pressed flat."""
+    points = mesh.points.copy()
+    points[:, 1] = points[:, 1].clip(low, high)
+    return replace(mesh, points=points, normals=smooth(points, np.arange(len(points))))
+
+
 def place(
     mesh: Mesh,
     at: Sequence[float] = (0, 0, 0),
@@ -146,11 +173,19 @@ def place(
     turn: Sequence[float] = (0, 0, 0),
 ) -> Mesh:
     """The solid scaled, then turned about x, y and z in degrees, then moved."""
-    points = mesh.points * np.array(scale, np.float64)
-    for axis, degrees in enumerate(turn):
-        c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        first, second = points[:, i].copy(), points[:, j].copy()
-        points[:, i], points[:, j] = c * first - s * second, s * first + c * second
-    points = points + np.array(at, np.float64)
-    return replace(mesh, points=points, normals=smooth(points, np.arange(len(points))))
+    x, y, z = (_turned(axis, degrees) for axis, degrees in enumerate(turn))
+    whole = z @ y @ x
+    size = np.array(scale, np.float64)
+    normals = mesh.normals / size
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    points = (mesh.points * size) @ whole.T + np.array(at, np.float64)
+    return replace(mesh, points=points, normals=normals @ whole.T)
+
+
+def _turned(axis: int, degrees: float) -> Floats:
+    """The matrix of a turn about x, y or z."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    matrix = np.eye(3)
+    matrix[[i, i, j, j], [i, j, i, j]] = c, -s, s, c
+    return matrix

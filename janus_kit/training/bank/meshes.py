@@ -1,7 +1,7 @@
 """3-D files as plain numbers: Wavefront OBJ with its materials, and the PMD of 0 A.D."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from PIL import Image
 
 from janus_kit.errors import JanusKitError
 
-__all__ = ["Mesh", "Surface", "read_obj", "read_pmd", "smooth"]
+__all__ = ["Mesh", "Surface", "read_obj", "read_pmd", "smooth", "triangles"]
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
@@ -64,7 +64,7 @@ def read_pmd(data: bytes, skin: Image.Image) -> Mesh:
         found = rows[corners]
     except (struct.error, ValueError, IndexError) as error:
         raise JanusKitError(f"PMD: the file is torn ({error}); fetch it again") from None
-    # The game's z points away from the viewer and its pictures hang upside down.
+    # The game's z points away from the viewer.
     return Mesh(
         points=found["at"] * np.array([1.0, 1.0, -1.0]),
         normals=found["normal"] * np.array([1.0, 1.0, -1.0]),
@@ -88,15 +88,15 @@ def read_obj(path: Path) -> list[Mesh]:
                 coordinates.append([float(x) for x in rest.split()[:2]])
             elif word == "f":
                 ring = [_corner(text, len(points), len(coordinates)) for text in rest.split()]
-                fan = corners.setdefault(material, [])
-                for a, b in pairwise(ring[1:]):
-                    fan += [ring[0], a, b]
+                rows = corners.setdefault(material, [])
+                outline = [points[place] for place, _ in ring]
+                rows += [ring[k] for three in triangles(outline) for k in three]
             elif word == "usemtl":
                 material = rest
             elif word == "mtllib":
                 looks.update(_materials(path.parent / rest))
-    except ValueError as error:
-        raise JanusKitError(f"{path.name}: has a number that is none ({error})") from None
+    except (ValueError, IndexError) as error:
+        raise JanusKitError(f"{path.name}: cannot be read ({error}); is it damaged?") from None
     if not corners:
         raise JanusKitError(f"{path.name}: has no faces; is it damaged?")
     places = np.array(points)
@@ -113,8 +113,47 @@ def read_obj(path: Path) -> list[Mesh]:
             look = looks.get(name, Surface())
             meshes.append(Mesh(points=places[at], normals=shade, uv=uv, surface=look))
     except IndexError as error:
-        raise JanusKitError(f"{path.name}: names a point that is not there ({error})") from None
+        raise JanusKitError(f"{path.name}: cannot be read ({error}); is it damaged?") from None
     return meshes
+
+
+def triangles(outline: Sequence[Sequence[float]]) -> list[tuple[int, int, int]]:
+    """A polygon in space cut into triangles of its corners; it may have bays, but no holes."""
+    left = list(range(len(outline)))
+    if len(left) < 4:
+        return [(0, 1, 2)] if len(left) == 3 else []
+    # In plain Python: for a few corners arrays take longer to make than to use.
+    normal = [0.0, 0.0, 0.0]
+    for (ax, ay, az), (bx, by, bz) in pairwise([*outline, outline[0]]):
+        normal[0] += (ay - by) * (az + bz)
+        normal[1] += (az - bz) * (ax + bx)
+        normal[2] += (ax - bx) * (ay + by)
+    # Looked at along the axis that it faces most, the polygon keeps its shape.
+    axis = max(range(3), key=lambda k: abs(normal[k]))
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    side = -1.0 if normal[axis] < 0 else 1.0
+    flat = [(point[i], point[j] * side) for point in outline]
+
+    def turn(i: int, j: int, k: int) -> float:
+        (ax, ay), (bx, by), (cx, cy) = flat[i], flat[j], flat[k]
+        return (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+
+    found = []
+    while len(left) > 3:
+        for place, j in enumerate(left):
+            i, k = left[place - 1], left[(place + 1) % len(left)]
+            if turn(i, j, k) > 0 and not any(
+                turn(i, j, p) >= 0 and turn(j, k, p) >= 0 and turn(k, i, p) >= 0
+                for p in left
+                if p not in (i, j, k) and flat[p] not in (flat[i], flat[k])
+            ):
+                break
+        else:  # a line, or crossed by itself: any cut is as good as another
+            place = 1
+            i, j, k = left[:3]
+        found.append((i, j, k))
+        del left[place]
+    return [*found, (left[0], left[1], left[2])]
 
 
 def smooth(points: Floats, corners: Whole) -> Floats:
@@ -146,7 +185,8 @@ def smooth(points: Floats, corners: Whole) -> Floats:
         ],
         axis=1,
     )
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-30)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.asarray(total / np.maximum(length, 1e-30), np.float64)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

@@ -102,7 +102,7 @@ class Bank:
 def encode(image: Image.Image) -> bytes:
     """The cut-out as WebP with alpha, about 4 kB."""
     data = io.BytesIO()
-    image.save(data, "WEBP", quality=82, alpha_quality=90, method=6)
+    image.save(data, "WEBP", quality=80, alpha_quality=85, method=6)
     return data.getvalue()
 
 

@@ -77,8 +77,7 @@ def fauna(deb: Path | None, work: Path) -> Draw:
         body = game.read(f"art/meshes/skeletal/{mesh}.dae.cached.pmd")
         coat = game.read(f"art/textures/skins/skeletal/{skin}.cached.dds")
         with Image.open(io.BytesIO(coat)) as image:
-            # Its alpha marks the parts in a player's colour; the pictures hang upside down.
-            picture = image.convert("RGB").transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+            picture = image.convert("RGB")  # its alpha marks the parts in a player's colour
         return [read_pmd(body, picture)]
 
     return lambda model: ("CC-BY-SA-3.0", "Wildfire Games", _seen(model, lambda: build(model)))
@@ -114,7 +113,7 @@ def noto(tgz: Path | None, work: Path) -> Draw:
     def image(name: str) -> Image.Image:
         return _vector(icons["icons"][name]["body"], icons["width"], icons["height"])
 
-    return lambda model: ("Apache-2.0", "Google LLC, Noto Emoji", _drawn(image, model))
+    return lambda model: ("Apache-2.0", "Google Inc, Noto Emoji", _drawn(image, model))
 
 
 SOURCES: Mapping[str, Callable[[Path | None, Path], Draw]] = {
@@ -180,15 +179,13 @@ def _vector(body: str, width: int, height: int) -> Image.Image:
 def _tar(path: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(path)
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise JanusKitError(f"{path}: is not a readable archive ({error}); delete it") from None
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
     try:
         content = archive.extractfile(name)
+        return content.read() if content else b""
     except KeyError:
-        content = None
-    if content is None:
-        raise JanusKitError(f"{archive.name}: holds no {name}; is it another version?")
-    return content.read()
+        raise JanusKitError(f"{archive.name!s}: holds no {name}; is it another version?") from None

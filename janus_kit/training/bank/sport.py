@@ -6,7 +6,18 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageDraw
 
-from janus_kit.training.bank.forms import arc, ball, box, lathe, oval, place, rounded, slab, tube
+from janus_kit.training.bank.forms import (
+    arc,
+    ball,
+    box,
+    lathe,
+    loose,
+    oval,
+    place,
+    rounded,
+    slab,
+    tube,
+)
 from janus_kit.training.bank.meshes import Mesh
 
 __all__ = ["SPORT"]
@@ -45,12 +56,9 @@ def _plank(width: float, length: float, bend: float, depth: float, color: str, s
             j = (i + 1) % 4
             faces += [(a + i, a + j, b + j), (a + i, b + j, b + i)]
     points = np.array(net)
+    uv = (points[:, :2] - points[:, :2].min(axis=0)) / np.ptp(points[:, :2], axis=0)
     corners = np.array(faces).reshape(-1)
-    flat = slab([(0, 0), (1, 0), (0, 1)], depth, color, skin=skin)
-    size = np.ptp(points[:, :2], axis=0)
-    uv = (points[:, :2] - points[:, :2].min(axis=0)) / size
-    board = Mesh(points=points[corners], normals=points[corners], uv=uv[corners],
-                 surface=flat.surface)  # fmt: skip
+    board = loose(points[corners], color, uv[corners], skin=skin)
     return place(board, turn=(-90, 0, 0))
 
 
@@ -202,7 +210,26 @@ def _skateboard(color: str = "#c4432a") -> list[Mesh]:
     return parts
 
 
+def _racket(frame: str = "#c8262c", grip: str = "#2a2422") -> list[Mesh]:
+    """Flat on the ground, its handle to the viewer."""
+    rim = [(0.85 * x, 1.12 * y + 1.6, 0.0) for x, y, _ in arc(0, 360, 1.0, count=50)]
+    parts = [
+        tube(rim, [0.075] * 50, frame, shine=0.3),
+        tube([(-0.34, 0.6, 0), (-0.1, 0.0, 0), (0, -0.3, 0)], [0.06, 0.06, 0.07], frame),
+        tube([(0.34, 0.6, 0), (0.1, 0.0, 0), (0, -0.3, 0)], [0.06, 0.06, 0.07], frame),
+        tube([(0, -0.25, 0), (0, -0.5, 0), (0, -2.0, 0)], [0.08, 0.11, 0.12], grip),
+    ]
+    for k in range(-6, 7):
+        share = math.sqrt(1 - (k / 7) ** 2)
+        x, y = 0.85 * k / 7, 1.12 * share
+        parts.append(tube([(x, 1.6 - y, 0), (x, 1.6 + y, 0)], [0.014, 0.014], "#f2f2ec"))
+        x, y = 0.85 * share, 1.6 + 1.12 * k / 7
+        parts.append(tube([(-x, y, 0), (x, y, 0)], [0.014, 0.014], "#f2f2ec"))
+    return [place(part, turn=(-90, 0, 0)) for part in parts]
+
+
 SPORT: Mapping[str, Mapping[str, Thing]] = {
+    "tennis racket": {"red": _racket, "blue": lambda: _racket("#2a5ab8", "#e8e4d8")},
     "frisbee": {
         "red": _frisbee,
         "blue": lambda: _frisbee("#2a68d8"),

@@ -6,7 +6,18 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from janus_kit.training.bank.forms import arc, ball, box, lathe, oval, place, rounded, slab, tube
+from janus_kit.training.bank.forms import (
+    arc,
+    ball,
+    box,
+    lathe,
+    oval,
+    place,
+    press,
+    rounded,
+    slab,
+    tube,
+)
 from janus_kit.training.bank.meshes import Mesh
 
 __all__ = ["STREET"]
@@ -140,13 +151,11 @@ def _sailboat(hull: str = "#f2f2ee", sail: str = "#fbfaf4") -> list[Mesh]:
     rows = [(-2.2, 0.75), (-1.2, 0.9), (0.0, 0.95), (1.2, 0.7), (2.0, 0.35), (2.6, 0.04)]
     keel = tube([(x, 0, 0) for x, _ in rows], [w for _, w in rows], hull)
     deck = [(x, w * 0.98) for x, w in rows] + [(x, -w * 0.98) for x, w in rows[::-1]]
-    points = place(keel, scale=(1, 0.75, 1))
-    low = np.minimum(points.points[:, 1], 0.0)
-    points.points[:, 1] = low  # the upper half of the bar is pressed flat: a hull
+    bottom = press(place(keel, scale=(1, 0.75, 1)), high=0.0)
     main = [(0.05, 0.5), (0.05, 5.0), (-2.2, 0.6)]
     jib = [(0.45, 4.3), (0.35, 0.5), (2.45, 0.2)]
     return [
-        place(points, (0, 0, 0)),
+        bottom,
         place(slab(deck, 0.06, "#b88a52"), turn=(90, 0, 0)),
         place(box((1.1, 0.35, 0.7), hull), (-0.6, 0.2, 0)),
         lathe([(0.07, 0), (0.05, 5.2)], "#8a6a42"),
@@ -157,7 +166,25 @@ def _sailboat(hull: str = "#f2f2ee", sail: str = "#fbfaf4") -> list[Mesh]:
     ]
 
 
+def _hydrant(color: str = "#e8b820", cap: str = "#d8d8d4") -> list[Mesh]:
+    barrel = [(0.0, -1.9), (0.62, -1.9), (0.62, -1.75), (0.42, -1.7), (0.42, -0.2), (0.5, -0.15),
+              (0.5, 0.35), (0.6, 0.4), (0.6, 0.52), (0.5, 0.56), (0.42, 0.85), (0.22, 1.05),
+              (0.12, 1.1), (0.12, 1.3), (0.0, 1.3)]  # fmt: skip
+    nozzle = [(0.0, 0.0), (0.27, 0.0), (0.27, 0.5), (0.34, 0.5), (0.34, 0.68), (0.0, 0.68)]
+    bolt = [(0.0, 0.66), (0.1, 0.66), (0.1, 0.84), (0.0, 0.84)]
+    parts = [lathe(barrel, color, shine=0.2)]
+    for turn in ((90, 0, 0), (0, 0, 90), (0, 0, -90)):
+        tone = color if turn[0] else cap
+        parts += [place(lathe(line, tone), (0, 0.1, 0), turn=turn) for line in (nozzle, bolt)]
+    for k in range(8):
+        t = math.pi * k / 4
+        at = (0.54 * math.cos(t), -1.72, 0.54 * math.sin(t))
+        parts.append(place(ball(0.06, cap), at))
+    return parts
+
+
 STREET: Mapping[str, Mapping[str, Thing]] = {
+    "fire hydrant": {"yellow": _hydrant, "red": lambda: _hydrant("#b8241e", "#e8e6e0")},
     "traffic light": {
         "yellow": _traffic_light,
         "black": lambda: _traffic_light("#2a2e32"),
