@@ -28,6 +28,7 @@ PACKAGE = fetch.Package(
     name="toys",
     version="1.0",
     file="toys-1.0.tgz",
+    megabytes=1,
     sha256=hashlib.sha256(b"toy").hexdigest(),
 )
 SPRITE = Sprite("cat", "toy/cat", "0.6", "shapes", "MIT", "Somebody")
@@ -106,6 +107,16 @@ def test_some_views_and_some_models_are_held_out_but_never_all() -> None:
     ]
     assert 0.1 < sum(every) / len(every) < 0.35
     assert not names.held_out_view("cat", "noto/cat", "flat")
+
+
+def test_every_author_is_named_in_the_notice() -> None:
+    notice = (Path(__file__).parents[1] / "NOTICE").read_text(encoding="utf-8")
+    models = [model.id for model in MODELS if model.id.startswith("ccby/")]
+    models += sources._BY_AFTER_ALL
+    words = notice.replace("(", " ").replace(")", " ").replace(",", " ").split()
+    assert [model for model in models if model.partition("/")[2] not in words] == []
+    for package in fetch.PACKAGES.values():
+        assert f"{package.name} {package.version}" in notice
 
 
 # Fetching
@@ -576,7 +587,7 @@ def test_a_bank_is_made_once(tmp_path: Path, toys: list[str]) -> None:
     assert path == make.bank_path(tmp_path)
     assert said == [
         "shapes: 1 of 1 models drawn, 0 s left",
-        "fluent: fetching toys@1.0",
+        "fluent: fetching toys@1.0, 1 MB",
         "fluent: 1 of 1 models drawn, 0 s left",
     ]
     bank = Bank(path)

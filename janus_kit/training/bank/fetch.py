@@ -20,6 +20,7 @@ class Package:
     name: str
     version: str
     file: str
+    megabytes: int
     sha256: str
 
     @property
@@ -41,6 +42,7 @@ PACKAGES = {
         name="sweethome3d-furniture",
         version="1.8-1",
         file="sweethome3d-furniture_1.8-1_all.deb",
+        megabytes=120,
         sha256="3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668",
     ),
     "fauna": Package(
@@ -48,6 +50,7 @@ PACKAGES = {
         name="0ad-data",
         version="0.0.26-1",
         file="0ad-data_0.0.26-1_all.deb",
+        megabytes=1378,
         sha256="53745ae74d05bccf6783400fa98f3932b21729ab9d2e86151aa2c331c3455178",
     ),
     "fluent": Package(
@@ -55,6 +58,7 @@ PACKAGES = {
         name="@lobehub/fluent-emoji-3d",
         version="1.1.0",
         file="lobehub-fluent-emoji-3d-1.1.0.tgz",
+        megabytes=16,
         sha256="c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
     ),
     "noto": Package(
@@ -62,6 +66,7 @@ PACKAGES = {
         name="@iconify-json/noto",
         version="1.2.9",
         file="iconify-json-noto-1.2.9.tgz",
+        megabytes=3,
         sha256="3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
     ),
 }

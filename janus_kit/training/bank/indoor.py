@@ -23,7 +23,6 @@ from janus_kit.training.bank.meshes import Mesh
 __all__ = ["INDOOR"]
 
 Thing = Callable[[], list[Mesh]]
-STEEL = "#c4c8cc"
 DARK = "#24262a"
 
 

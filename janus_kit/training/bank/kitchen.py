@@ -12,7 +12,6 @@ __all__ = ["KITCHEN"]
 
 Thing = Callable[[], list[Mesh]]
 STEEL = "#c4c8cc"
-DARK = "#24262a"
 
 
 def _wine_glass(wine: str = "#7a1424", full: float = 0.55) -> list[Mesh]:

@@ -57,7 +57,7 @@ def _draw_all(
             raise JanusKitError(
                 f"{work}: {free / 1e9:.1f} GB are free, but {ROOM / 1e9:.0f} are needed for a while"
             )
-        report(f"{source}: fetching {package.request}")
+        report(f"{source}: fetching {package.request}, {package.megabytes} MB")
         archive = fetch(package, work)
     draw = SOURCES[source](archive, work)
     begin = said = time.monotonic()

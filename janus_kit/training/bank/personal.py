@@ -24,7 +24,6 @@ __all__ = ["PERSONAL"]
 
 Thing = Callable[[], list[Mesh]]
 STEEL = "#c4c8cc"
-DARK = "#24262a"
 
 
 def _hair_drier(body: str = "#d8447a", dark: str = "#2a2c30") -> list[Mesh]:

@@ -164,6 +164,7 @@ def _photograph(v: Any, window: Any) -> Image.Image:
     window.Render()
     grab = v.vtkWindowToImageFilter()
     grab.SetInput(window)
+    grab.ShouldRerenderOff()  # it would draw all a second time
     grab.SetInputBufferTypeToRGBA()
     grab.ReadFrontBufferOff()
     grab.Update()
