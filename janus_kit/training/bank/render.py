@@ -95,9 +95,8 @@ def _actor(v: Any, mesh: Mesh) -> Any:
     data, places, polygons = v.vtkPolyData(), v.vtkPoints(), v.vtkCellArray()
     places.SetData(numbers(mesh.points))
     data.SetPoints(places)
-    count = len(mesh.points) // 3
-    cells = np.insert(np.arange(count * 3).reshape(count, 3), 0, 3, axis=1).ravel()
-    polygons.SetCells(count, numpy_to_vtkIdTypeArray(cells.astype(np.int64), deep=True))
+    corners = np.arange(len(mesh.points), dtype=np.int64)
+    polygons.SetData(3, numpy_to_vtkIdTypeArray(corners, deep=True))
     data.SetPolys(polygons)
     data.GetPointData().SetNormals(numbers(mesh.normals))
     mapper, actor, surface = v.vtkPolyDataMapper(), v.vtkActor(), mesh.surface
