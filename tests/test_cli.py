@@ -586,7 +586,7 @@ def test_the_package_is_a_command_too() -> None:
 # Training
 
 
-def test_training_data_is_fetched_and_its_folder_printed(
+def test_training_data_is_made_and_its_place_printed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(report: Callable[[str], None]) -> Path:

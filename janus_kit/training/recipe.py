@@ -18,6 +18,8 @@ from janus_kit.errors import OptionError
 from janus_kit.model import Janus
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import sprites, world
+from janus_kit.training.bank.make import make_bank
+from janus_kit.training.bank.names import NAMES
 from janus_kit.training.loop import Schedule, save_atomically
 from janus_kit.training.model_stage import Example, train_model, word_embeds
 from janus_kit.training.quantizer import PatchBook, design
@@ -81,10 +83,12 @@ BUDGETS: Mapping[str, Budget] = {
 
 
 def fetch_data(report: Callable[[str], None]) -> Path:
-    """Fetch and pack the picture sets; returns the folder that holds them."""
-    path = sprites.fetch()
-    report(f"{len(sprites.NAMES)} things are in {path}")
-    return path.parent
+    """Make the picture sets of both worlds; returns the file of the larger one."""
+    small = sprites.fetch()
+    report(f"{len(sprites.NAMES)} things of the small world are in {small}")
+    path = make_bank(report)
+    report(f"{len(NAMES)} things of the large world are in {path}")
+    return path
 
 
 def example(names: tuple[str, ...], steady: bool, seed: int, words: np.random.Generator) -> Example:
