@@ -5,6 +5,7 @@ in fp32 the steps are native where they were built; model.py's are what those ar
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
 
@@ -91,6 +92,13 @@ class Decoder:
         """Fill the cache from whole rows: [b, t, d] -> the last hidden states [b, d]."""
         return self.model.language(embeds, self.mask, self.cache, last=True)[:, 0]  # type: ignore[no-any-return]
 
+    def fork(self, rows: Tensor) -> "Decoder":
+        """Another one that goes on from the given rows (int64 [b]), repeated where rows repeat."""
+        other = copy(self)
+        other.position = self.position.clone()
+        other.cache = self.cache.pick(rows)
+        return other
+
     def step(self, embeds: Tensor) -> Tensor:
         """Read one position: [b, d] -> the logits of what follows [b, v]."""
         self.filled += 1
@@ -107,8 +115,12 @@ class CodeDrawer:
     """A Janus that draws: the CodeModel of sampling.py.
 
     conditional: drawing ids of each picture; unconditional: what guidance pushes away from, None
-    without guidance. Equal rows are read once and their cache is copied.
+    without guidance. Equal rows are read once and their cache is copied; before is the drawer of
+    the batch before, whose reading is taken over when it was of the same rows.
     """
+
+    reader: Decoder
+    hidden: Tensor  # of the last position of each unique row
 
     def __init__(
         self,
@@ -117,21 +129,22 @@ class CodeDrawer:
         pad: int,
         conditional: Sequence[Sequence[int]],
         unconditional: Sequence[Sequence[int]] | None,
+        before: "CodeDrawer | None" = None,
     ) -> None:
         rows = [tuple(row) for row in (*conditional, *(unconditional or ()))]
-        unique = list(dict.fromkeys(rows))
-        self.order = torch.tensor([unique.index(row) for row in rows], device=model.device)
+        self.unique = list(dict.fromkeys(rows))
+        self.order = torch.tensor([self.unique.index(row) for row in rows], device=model.device)
         self.copies = 1 if unconditional is None else 2
         self.table = table  # embeds of every code [codebook_size, d]
-        self.model = model
-        self.decoder = Decoder(model, unique, pad, model.config.codes, "code")
+        if before is not None and before.unique == self.unique:
+            self.reader, self.hidden = before.reader, before.hidden
+            return
+        self.reader = Decoder(model, self.unique, pad, model.config.codes, "code")
+        self.hidden = self.reader.read(model.language.embed(self.reader.tokens))
 
     def start(self) -> Tensor:
-        decoder = self.decoder
-        hidden = decoder.read(self.model.language.embed(decoder.tokens))
-        if len(self.order) > len(hidden) or bool((self.order.diff() != 1).any()):
-            decoder.cache = decoder.cache.pick(self.order)
-        return decoder.head(hidden[self.order])
+        self.decoder = self.reader.fork(self.order)
+        return self.decoder.head(self.hidden[self.order])
 
     def step(self, codes: Tensor) -> Tensor:
         embeds = self.table[codes].repeat(self.copies, 1)

@@ -203,10 +203,11 @@ class JanusPipeline:
                     stopped = callback_on_step_end(self, row, place, {"codes": codes}) is False
                 return not stopped
 
-            parts = []
+            parts, drawer = [], None
             for start in range(0, len(rows), size):
                 chunk = slice(start, start + size)
-                part = self._draw(rows[chunk], streams[chunk], options, on_row)
+                drawer = self._drawer(rows[chunk], guidance_scale != 1, drawer)
+                part = sample(drawer, streams[chunk], options, on_row)
                 parts.append(F.pad(part, (0, self.config.codes - part.shape[1]), value=-1))
                 if stopped:
                     break
@@ -262,22 +263,20 @@ class JanusPipeline:
         width = 2 * language.layers * language.kv_heads * language.head_dim
         return 2 * slots * width * self.dtype.itemsize
 
-    def _draw(
+    def _drawer(
         self,
         rows: Sequence[tuple[list[int], list[int]]],
-        streams: Tensor,
-        options: SamplingOptions,
-        on_row: Callable[[Tensor], bool],
-    ) -> Tensor:
-        guided = options.guidance != 1
-        drawer = CodeDrawer(
+        guided: bool,
+        before: CodeDrawer | None,
+    ) -> CodeDrawer:
+        return CodeDrawer(
             self.model,
             self._table,
             self.tokenizer.pad,
             [conditional for conditional, _ in rows],
             [unconditional for _, unconditional in rows] if guided else None,
+            before,
         )
-        return sample(drawer, streams, options, on_row)
 
     @torch.inference_mode()
     def decode(self, codes: Tensor, output_type: str = "pil", *, chunk: int | None = None) -> Any:

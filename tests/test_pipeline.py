@@ -251,6 +251,10 @@ def test_equal_prompts_are_read_once(pipe: JanusPipeline, rows: dict[str, list[i
     codes(pipe, num_images_per_prompt=8, batch_size=8)
     assert rows["forward"] == [2]
     assert rows["step"] == [16] * 15
+    codes(pipe, num_images_per_prompt=6, batch_size=2)
+    assert rows["forward"] == [2, 2]  # once for three batches
+    codes(pipe, [CAT, CAT, "a dog"], batch_size=2)
+    assert rows["forward"] == [2, 2, 2, 2]  # the batches differ
 
 
 def test_options_reach_the_choice_of_codes(pipe: JanusPipeline) -> None:
