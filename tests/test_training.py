@@ -34,10 +34,10 @@ from janus_kit.training.model_stage import (
     word_embeds,
 )
 from janus_kit.training.painting import cutout
-from janus_kit.training.quantizer import BUSY, PatchBook, design, patches, to_pixels
+from janus_kit.training.quantizer import BUSY, PatchBook, as_drawn, design, patches, to_pixels
 from janus_kit.training.recipe import BUDGETS, texts, train_embedded
 from janus_kit.training.sprites import DRAWN
-from janus_kit.training.vision_stage import patch_labels, train_vision
+from janus_kit.training.vision_stage import half_spoilt, patch_labels, train_vision
 from janus_kit.training.vq_stage import train_vq
 
 SMALL_VQ = VQConfig(
@@ -266,6 +266,29 @@ def test_a_thing_has_the_same_forms_in_every_colour() -> None:
         assert ((row - calm) // forms == color)[both].float().mean() > 0.8
         inside = (row >= book.ground) & (row < calm)
         assert ((row - book.ground) // smooth == color)[inside].float().mean() > 0.8
+
+
+def test_painted_codes_show_what_they_stand_for() -> None:
+    book = design(all_colors, 40, 512)
+    pixels = to_pixels([world.compose(9_000 + i, names=DRAWN, steady=True)[0] for i in range(4)])
+    painted = book.paint(book.codes(pixels))
+    assert painted.shape == pixels.shape
+    assert (painted - pixels).abs().mean() < 0.05
+    shuffled = book.paint(book.codes(pixels.flip(-1)))
+    assert (shuffled - pixels).abs().mean() > 0.1
+
+
+def test_half_of_the_pictures_are_shown_as_drawn_ones_would_look() -> None:
+    book = design(all_colors, 40, 512)
+    pixels = to_pixels([world.compose(9_000 + i, names=DRAWN)[0] for i in range(8)])
+    spoil = partial(as_drawn, book)
+    shown = half_spoilt(pixels, spoil, np.random.default_rng(3))
+    kept = [torch.equal(a, b) for a, b in zip(shown, pixels, strict=True)]
+    assert 1 <= sum(kept) <= 7
+    assert torch.equal(shown, half_spoilt(pixels, spoil, np.random.default_rng(3)))
+    assert 0.005 < (shown - pixels)[[not k for k in kept]].abs().mean() < 0.1
+    assert shown.abs().max() <= 1
+    assert half_spoilt(pixels, None, np.random.default_rng(3)) is pixels
 
 
 def test_codes_of_one_colour_or_one_form_begin_as_kin() -> None:

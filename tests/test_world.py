@@ -67,6 +67,18 @@ def test_the_said_relation_is_the_one_of_the_boxes() -> None:
             assert [name for name, holds in true.items() if holds] == [scene.relation]
 
 
+def test_of_two_things_in_a_steady_world_the_first_named_stands_on_the_left() -> None:
+    scenes = [compose(seed, names=DRAWN, steady=True)[1] for seed in range(200)]
+    pairs = [scene for scene in scenes if scene.task == "two"]
+    assert len(pairs) > 15
+    for scene in pairs:
+        first, second = scene.things
+        assert first.box[2] <= second.box[0]
+        words = world.prompt(scene, np.random.default_rng(0)).lower()
+        assert words.index(first.name) < words.rindex(second.name)
+        assert " and " in words
+
+
 def test_every_task_count_relation_and_colored_thing_of_training_occurs() -> None:
     assert {scene.task for scene in TRAIN} == set(world.TASKS)
     assert {scene.background for scene in TRAIN} == set(world.BACKGROUNDS)

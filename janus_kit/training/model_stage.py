@@ -28,7 +28,7 @@ from janus_kit.prompts import (
 )
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.quantizer import PatchBook, to_pixels
-from janus_kit.training.vision_stage import VisionLearner
+from janus_kit.training.vision_stage import Spoil, VisionLearner, half_spoilt
 
 __all__ = [
     "Example",
@@ -330,6 +330,7 @@ def train_model(
     schedule: Schedule,
     *,
     vision: VisionLearner | None = None,
+    spoil: Spoil | None = None,
     template: Template = PRO,
     seed: int = 0,
 ) -> Janus:
@@ -338,7 +339,7 @@ def train_model(
     book: what the codes stand for; the VQ tokenizer, the encoder and its aligner stay as
     `initialise` makes them. drawn and asked: the scenes that are drawn and those that are asked
     about; no scene comes twice. schedule.batch counts drawn pictures a step; a quarter as many are
-    asked about, each in several conversations.
+    asked about, each in several conversations, half of them spoilt by spoil.
     """
     from accelerate import PartialState
 
@@ -373,7 +374,7 @@ def train_model(
         answers = [
             answer_row(tokenizer, template, e.dialogues, config.vision.tokens) for e in shown
         ]
-        pixels = to_pixels([e.pixels for e in shown]).to(state.device)
+        pixels = half_spoilt(to_pixels([e.pixels for e in shown]), spoil, random).to(state.device)
         drawing = collate(rows, tokenizer, state.device)
         counted = torch.ones(drawing.codes.shape)
         counted[drawing.code_labels.cpu() != IGNORE] = weights.flatten()

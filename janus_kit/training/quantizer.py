@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["PatchBook", "design", "to_pixels"]
+__all__ = ["PatchBook", "as_drawn", "design", "to_pixels"]
 
 PATCH = 16  # pixels on each side
 SHRINK = 2  # patches are compared at half size
@@ -69,6 +69,15 @@ class PatchBook:
         codes[busy] = len(self.calm) + _nearest(found[busy].flatten(1), self.busy)
         return codes.view(len(pixels), -1)
 
+    def paint(self, codes: Tensor) -> Tensor:
+        """The patches side by side: codes [b, n] -> pixels [b, 3, h, w] in [-1, 1]."""
+        side, small = int(codes.shape[1] ** 0.5), PATCH // SHRINK
+        calm = self.calm.unsqueeze(-1).expand(-1, -1, small * small)
+        whole = torch.cat((calm, self.busy.view(-1, 3, small * small)))
+        cut = whole[codes].view(-1, side, side, 3, small, small)
+        pixels = cut.permute(0, 3, 1, 4, 2, 5).reshape(len(codes), 3, side * small, side * small)
+        return F.interpolate(pixels, scale_factor=SHRINK, mode="bilinear")
+
     def outlines(self, codes: Tensor) -> Tensor:
         """Where things begin: busy patches below calm ones, bool [b, n] for codes [b, n]."""
         side = int(codes.shape[1] ** 0.5)
@@ -107,6 +116,28 @@ class PatchBook:
             near = (PUSH_WIDTH * (vectors @ vectors.T - 1)).exp().fill_diagonal_(0)
             vectors = F.normalize(vectors - 0.02 * F.normalize(near @ vectors, dim=-1), dim=-1)
         return vectors
+
+
+def as_drawn(book: PatchBook, pixels: Tensor, random: np.random.Generator) -> Tensor:
+    """Pictures as a small model draws them: [b, 3, h, w] in [-1, 1] -> the same.
+
+    Their codes' patches, up to a twentieth of the busy ones wrong, soft edges, and blotches. Who
+    has seen true pictures alone does not know drawn ones.
+    """
+    codes = book.codes(pixels).cpu()
+    wrong = torch.from_numpy(random.random(codes.shape) < 0.05 * random.random()) & (
+        codes >= len(book.calm)
+    )
+    others = torch.from_numpy(
+        random.integers(len(book.calm), len(book.calm) + len(book.busy), codes.shape)
+    )
+    drawn = book.paint(torch.where(wrong, others, codes))
+    softness = int(random.integers(1, 5))
+    padded = F.pad(drawn, (softness - 1,) * 4, mode="replicate")
+    drawn = F.avg_pool2d(padded, 2 * softness - 1, 1)
+    blotches = torch.from_numpy(random.normal(0, 0.04, (len(drawn), 3, 12, 12))).float()
+    drawn = drawn + F.interpolate(blotches, drawn.shape[-2:], mode="bilinear")
+    return drawn.clamp(-1, 1).to(pixels.device)
 
 
 def design(

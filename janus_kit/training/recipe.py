@@ -22,7 +22,7 @@ from janus_kit.training.bank.make import make_bank
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.loop import Schedule, save_atomically
 from janus_kit.training.model_stage import Example, train_model, word_embeds
-from janus_kit.training.quantizer import PatchBook, design
+from janus_kit.training.quantizer import PatchBook, as_drawn, design
 from janus_kit.training.tokenizer import train_tokenizer
 from janus_kit.training.vision_stage import train_vision
 from janus_kit.training.vq_stage import train_vq
@@ -60,8 +60,8 @@ BUDGETS: Mapping[str, Budget] = {
     "cpu": Budget(
         scenes=800,
         vq=Schedule(steps=600, batch=4, rate=4e-3, warmup=20),
-        vision=Schedule(steps=500, batch=16, rate=3e-3, warmup=20),
-        model=Schedule(steps=1600, batch=8, rate=1.5e-3, warmup=40, hold=0.25),
+        vision=Schedule(steps=750, batch=16, rate=3e-3, warmup=20),
+        model=Schedule(steps=1900, batch=8, rate=1.5e-3, warmup=40, hold=0.25),
     ),
     # Meant for ten minutes of one H200-class GPU; not run yet.
     "gpu": Budget(
@@ -141,6 +141,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
         (_meanings(embeds, tokenizer, plan.names), _meanings(embeds, tokenizer, world.COLORS)),
         folder / "vision",
         plan.vision,
+        spoil=partial(as_drawn, book),
     )
     janus = train_model(
         config,
@@ -151,6 +152,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
         folder / "model_stage",
         plan.model,
         vision=vision,
+        spoil=partial(as_drawn, book),
         seed=SEED,
     )
     # Last, since nothing else waits for it: what the codes stand for is in the book.

@@ -23,6 +23,16 @@ from janus_kit.vision.encoder import Projector, VisionEncoder
 __all__ = ["VisionLearner", "patch_labels", "train_vision"]
 
 Scenes = Callable[[int], "tuple[np.ndarray[Any, Any], Scene]"]
+Spoil = Callable[[Tensor, np.random.Generator], Tensor]  # pixels -> pixels
+
+
+def half_spoilt(pixels: Tensor, spoil: Spoil | None, random: np.random.Generator) -> Tensor:
+    """About half of the pictures spoilt, the others as they are: [b, 3, h, w]."""
+    chosen = torch.from_numpy(random.random(len(pixels)) < 0.5)
+    if spoil is not None and chosen.any():
+        pixels = pixels.clone()
+        pixels[chosen] = spoil(pixels[chosen], random)
+    return pixels
 
 
 def patch_labels(scene: Scene, names: Sequence[str], patch: int, side: int) -> Tensor:
@@ -104,11 +114,12 @@ def train_vision(
     folder: Path,
     schedule: Schedule,
     *,
+    spoil: Spoil | None = None,
     seed: int = 0,
 ) -> VisionLearner:
     """Train an encoder and its aligner on scenes, in folder; returns them with the mean weights.
 
-    words: the embeds of names, and of world.COLORS.
+    words: the embeds of names, and of world.COLORS. spoil: what is done to half of the pictures.
     """
     from accelerate import PartialState
 
@@ -122,6 +133,7 @@ def train_vision(
         pixels = torch.from_numpy(np.stack([picture for picture, _ in found]))
         labels = [patch_labels(scene, names, config.patch_size, side) for _, scene in found]
         scaled = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        scaled = half_spoilt(scaled, spoil, np.random.default_rng([seed, first]))
         return scaled.to(state.device), torch.stack(labels).to(state.device)
 
     def inside(name: str) -> bool:

@@ -148,6 +148,8 @@ def compose(
         centres = SINGLE if task == "single" else _pick(rng, choice)
     else:
         relation = _pick(rng, tuple(OPPOSITE))
+        if steady and task == "two":
+            relation = "left of"  # the prompt has no relation: what it names first stands first
         things = _pick_two(rng, known, novel)
         centres = BESIDE if relation in ("left of", "right of") else STACKED
         centres = centres if relation in ("left of", "above") else centres[::-1]
