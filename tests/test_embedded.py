@@ -63,7 +63,16 @@ def test_its_captions_are_right_more_often_than_not(pipe: JanusPipeline) -> None
 
 
 def test_it_tells_what_it_has_drawn_more_often_than_not(pipe: JanusPipeline) -> None:
-    prompts = ["a red heart", "a blue circle", "three yellow stars", "two green squares"]
+    prompts = [  # those of the README's picture
+        "a red heart",
+        "three yellow stars",
+        "a purple cat",
+        "two green fish",
+        "a pink umbrella above a black house",
+        "four orange hearts",
+        "a blue circle",
+        "a red apple left of a blue car",
+    ]
     told = pipe.caption(draw(pipe, prompts), max_new_tokens=48)
     right = [world.parse(a) == world.parse(b) for a, b in zip(told, prompts, strict=True)]
     assert sum(right) > len(prompts) / 2, told
