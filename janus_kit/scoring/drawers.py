@@ -62,6 +62,8 @@ class JanusDrawer:
         revision: str | None = None,
     ) -> None:
         SamplingOptions(guidance=guidance, temperature=temperature)  # tells at once what is wrong
+        if revision is None and pipe.folder.parent.name == "snapshots":  # of a hub's cache
+            revision = pipe.folder.name
         self._pipe = pipe
         self.batch = batch_size or (64 if pipe.device.type == "cuda" else 8)
         self.facts: Mapping[str, Any] = {

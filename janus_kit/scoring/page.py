@@ -204,7 +204,7 @@ def _picture(card: Card) -> str:
     code = base64.b64encode(data.getvalue()).decode()
     names = list(dict.fromkeys(label.rpartition(" ")[0] for label, _ in card.boxes))
     shapes = []
-    size = max(w, h) / 22
+    size = max(w, h) / 18
     for label, (x1, y1, x2, y2) in card.boxes:
         color = _COLORS[names.index(label.rpartition(" ")[0]) % len(_COLORS)]
         shapes.append(

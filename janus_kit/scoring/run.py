@@ -30,14 +30,14 @@ PACKAGES = ("janus-kit", "torch", "transformers", "diffusers", "ai-edge-litert",
 class Watch:
     """Counts what stages did and how long it took; what was found done is not counted."""
 
-    quiet: bool = False
     speed: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A stage over total units; yields advance(count)."""
+        """A stage over total units; yields advance(count). A log that tells INFO shows a bar."""
         start, done = time.monotonic(), 0
-        with steps_bar(name, unit, total, not self.quiet and total > 0) as advance:
+        show = total > 0 and log.isEnabledFor(logging.INFO)
+        with steps_bar(name, unit, total, show) as advance:
 
             def count(number: int) -> None:
                 nonlocal done

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,15 @@ from janus_kit.errors import ScoringError
 if TYPE_CHECKING:
     from janus_kit.pipeline import JanusPipeline
 
-__all__ = ["MPLUG", "Answer", "JanusJudge", "Judge", "TransformersJudge", "read_answers"]
+__all__ = [
+    "MPLUG",
+    "Answer",
+    "JanusJudge",
+    "Judge",
+    "TransformersJudge",
+    "open_judge",
+    "read_answers",
+]
 
 MPLUG = "mplug_visual-question-answering_coco_large_en"  # the published judge, of modelscope
 FORM = "{question} Answer with yes or no."
@@ -168,6 +176,15 @@ class TransformersJudge:
         return [
             Answer(text.strip(), round(share, 6)) for text, share in zip(texts, sure, strict=True)
         ]
+
+
+def open_judge(
+    name: str, load: "Callable[[], JanusPipeline]", *, device: Any, batch_size: int | None
+) -> Judge:
+    """The judge of a name: "self" is the Janus that load opens; else see TransformersJudge.open."""
+    if name == "self":
+        return JanusJudge(load(), batch_size=batch_size or 8)
+    return TransformersJudge.open(name, device=device, batch_size=batch_size)
 
 
 def read_answers(
