@@ -152,6 +152,7 @@ def test_a_picture_is_scaled_pixel_by_pixel() -> None:
 @pytest.fixture(scope="module")
 def mask2former() -> Any:
     """A tiny Mask2Former with random weights."""
+    pytest.importorskip("scipy")  # its loss needs it, and is made even where it is not used
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
     torch.manual_seed(0)
@@ -373,6 +374,53 @@ def test_nothing_is_found_where_nothing_is() -> None:
             assert detector.detect([Image.new("RGB", (8, 8))]) == [[]]
     detector = EfficientDet(Interpreter([BOXES, CLASSES, SCORES, [0]]))
     assert detector.detect([Image.new("RGB", (8, 8))]) == [[]]
+
+
+def tflite(outputs: Sequence[Any]) -> bytes:
+    """A model that reads pictures and gives these outputs, whatever it is shown."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    def tensor(name: str, shape: Sequence[int], kind: int, data: bytes = b"") -> int:
+        buffer, made = schema.BufferT(), schema.TensorT()
+        buffer.data = np.frombuffer(data, np.uint8) if data else None
+        buffers.append(buffer)
+        made.name, made.shape, made.type, made.buffer = name, shape, kind, len(buffers) - 1
+        graph.tensors.append(made)
+        return len(graph.tensors) - 1
+
+    buffers = [schema.BufferT()]
+    graph, code, model = schema.SubGraphT(), schema.OperatorCodeT(), schema.ModelT()
+    graph.tensors, graph.operators, graph.outputs = [], [], []
+    graph.inputs = [tensor("image", [1, 448, 448, 3], schema.TensorType.UINT8)]
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.MAXIMUM
+    code.version = 1
+    for number, output in enumerate(outputs):
+        values = np.asarray(output, np.float32)
+        kind = schema.TensorType.FLOAT32
+        constant = tensor(f"c{number}", list(values.shape), kind, values.tobytes())
+        graph.outputs.append(tensor(f"o{number}", list(values.shape), kind))
+        step = schema.OperatorT()  # the larger of the constant and itself
+        step.opcodeIndex, step.inputs, step.outputs = 0, [constant] * 2, graph.outputs[-1:]
+        graph.operators.append(step)
+    model.version, model.operatorCodes = 3, [code]
+    model.subgraphs, model.buffers = [graph], buffers
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_a_real_tflite_file_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("flatbuffers")
+    (tmp_path / "tiny.tflite").write_bytes(tflite([[4], SCORES, CLASSES, BOXES]))
+    detector = open_detector(f"efficientdet:{tmp_path / 'tiny.tflite'}")
+    found = detector.detect([Image.new("RGB", (200, 100)), Image.new("RGB", (100, 50))])
+    assert [(thing.label, thing.box) for thing in found[0]] == [
+        ("person", pytest.approx((40, 10, 120, 50))),
+        ("toothbrush", (0, 0, 200, 100)),
+    ]
+    assert found[1][1].box == (0, 0, 100, 50)
 
 
 def test_efficientdet_says_what_it_is() -> None:
