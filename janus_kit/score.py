@@ -119,13 +119,9 @@ def geneval(
     # Before hours of drawing, see if the pictures can be judged at all.
     judges = None if predict_only else _judges(load, detector, colors, size, self_test)
     failed: list[str] = []
-    facts: Mapping[str, Any] | None = None
     if images is None and not score_only:
         drawer = _drawer(load, diffusers, guidance, temperature, steps, size)
-        facts = drawer.facts
         failed = geneval_run.draw(run, chosen, drawer, overwrite=not resume)
-    elif images is None:
-        facts = run.drawn_by()
     for line in failed:
         console.complain(line)
     if judges is None:
@@ -138,7 +134,7 @@ def geneval(
         console.result(f"{output}: shard {shard} is done", {"shard": shard}, as_json)
         _end(failed)
         return
-    outcome = geneval_run.score(run, chosen, finds, told, rules, facts, warnings)
+    outcome = geneval_run.score(run, chosen, finds, told, rules, warnings)
 
     from janus_kit.scoring.page import geneval_page
 
@@ -210,15 +206,11 @@ def dpg(
     run = Run(output=output, images=images, samples=samples, seed=seed, partial=partial)
     size = _batch(batch_size)
     failed: list[str] = []
-    facts: Mapping[str, Any] | None = None
     texts: Mapping[str, str] = {}
     if images is None and not score_only:
         texts = rules.load_prompts(prompts or questions)
         drawer = _drawer(load, diffusers, guidance, temperature, steps, size)
-        facts = drawer.facts
         failed = dpg_run.draw(run, items, texts, drawer, overwrite=not resume)
-    elif images is None:
-        facts = run.drawn_by()
     for line in failed:
         console.complain(line)
     if predict_only:
@@ -240,7 +232,6 @@ def dpg(
         judge=name,
         published_questions=rules.is_published(questions),
         compat=compat,
-        drawn_by=facts,
         **about,
     )
 

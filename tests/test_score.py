@@ -94,7 +94,7 @@ def test_a_run_leaves_the_published_folders_rows_and_a_page(scored: Run) -> None
     found = summary("a")
     assert set(found["scores"]["tasks"]) == {"colors", "position"}
     assert found["drawn_by"]["guidance"] == 5
-    assert found["seed"] == 42
+    assert found["drawn_by"]["seed"] == 42
     assert found["detector"]["name"] == "sees:Sees"
     assert found["detector"]["counting_threshold"] == 0.9
     assert not found["comparable"]
@@ -241,6 +241,7 @@ def test_missing_pictures_are_an_error_unless_partial(scored: Run) -> None:
     ended = scored(*SMALL, "--score-only", "--partial", "-o", "a")
     assert ended.code == 3
     found = summary("a")
+    assert found["drawn_by"]["seed"] == 42
     assert found["missing"] == ["prompt 00260 has 1 of 2", "prompt 00261 has 0 of 2"]
     assert "2 prompts or pictures are missing" in found["not_comparable_because"]
     assert found["scores"]["images"] == 9
@@ -339,6 +340,14 @@ def test_differences_are_real_or_not() -> None:
     assert (same["difference"], same["interval"], same["real"]) == (0, [0, 0], False)
     with pytest.raises(ScoringError, match="no prompt in common"):
         compare(better, {"t": {"other": 1.0}})
+
+
+def test_few_prompts_show_no_difference() -> None:
+    found = compare(
+        {"t": {f"p{i}": 1.0 for i in range(19)}}, {"t": {f"p{i}": 0.0 for i in range(19)}}
+    )
+    assert found["overall"]["verdict"].startswith("no telling: 19 prompts are too few")
+    assert not found["overall"]["real"]
 
 
 def test_the_overall_difference_is_the_mean_of_the_tasks() -> None:

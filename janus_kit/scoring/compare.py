@@ -14,6 +14,8 @@ from janus_kit.scoring.summary import RESAMPLES, interval_of
 
 __all__ = ["against", "compare"]
 
+FEWEST = 20  # prompts; fewer show no difference that could not be chance
+
 Scores = dict[str, dict[str, float]]  # task → prompt → its score, 0…1
 
 
@@ -51,8 +53,10 @@ def compare(ours: Scores, theirs: Scores) -> dict[str, Any]:
 
 def _difference(middle: float, drawn: Any, prompts: int) -> dict[str, Any]:
     low, high = interval_of(drawn)
-    real = bool(low > 0 or high < 0)
-    if real:
+    real = prompts >= FEWEST and bool(low > 0 or high < 0)
+    if prompts < FEWEST:
+        verdict = f"no telling: {prompts} prompts are too few, {FEWEST} the fewest"
+    elif real:
         verdict = f"{'better' if middle > 0 else 'worse'}: the interval leaves zero out"
     else:
         verdict = "no real difference: the interval holds zero"

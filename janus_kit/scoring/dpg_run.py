@@ -61,7 +61,7 @@ def draw(
     for item in items:
         if item not in prompts:
             raise ScoringError(f"{item}: has questions and no prompt; give --prompts with all")
-        if "/" in item or item.startswith(".") or "\0" in item:
+        if not item.isprintable() or "/" in item or "." in item:
             raise ScoringError(f"item_id: {item!r} cannot be a file's name; rename the item")
     same_pictures(run, drawer.facts, overwrite=overwrite)
     todo = [
@@ -206,7 +206,6 @@ def sum_up(
     missing: Sequence[str] = (),
     bad: Mapping[str, str] = MappingProxyType({}),
     complaints: Sequence[str] = (),
-    drawn_by: Mapping[str, Any] | None = None,
 ) -> tuple[Outcome, list[dict[str, Any]]]:
     """Score answers; writes results.jsonl, a row an item and tile, and summary.json.
 
@@ -252,8 +251,7 @@ def sum_up(
         "not_comparable_because": notes,
         "judge": judge,
         "compat": compat,
-        "drawn_by": dict(drawn_by) if drawn_by else {"images": str(run.images)},
-        "seed": run.seed if drawn_by else None,
+        "drawn_by": run.drawn_by(),
         "tiles": run.samples,
         "items": len(report.items),
         "questions": len(asked),

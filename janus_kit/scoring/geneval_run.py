@@ -151,7 +151,6 @@ def score(
     detector: Detector,
     colors: ColorJudge,
     rules: Rules = Rules(),
-    drawn_by: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
 ) -> Outcome:
     """Judge the pictures of a run; writes results.jsonl and summary.json and returns the latter.
@@ -168,7 +167,7 @@ def score(
         verdict = judge(image.metadata, things_of(row), color_of=_Told(colors.mark), **arguments)
         results.append(result_row(row["file"], image.metadata, verdict))
     write_rows(run.output / "results.jsonl", results)
-    summary = _summary(run, results, detector, colors, arguments, drawn_by, complaints, warnings)
+    summary = _summary(run, results, detector, colors, arguments, complaints, warnings)
     write_whole(run.output / "summary.json", json.dumps(summary, indent=2) + "\n")
     return Outcome(summary, tuple(complaints))
 
@@ -235,7 +234,6 @@ def _summary(
     detector: Detector,
     colors: ColorJudge,
     arguments: Mapping[str, Any],
-    drawn_by: Mapping[str, Any] | None,
     complaints: Sequence[str],
     warnings: Sequence[str],
 ) -> dict[str, Any]:
@@ -250,8 +248,7 @@ def _summary(
         "comparable": not (notes := _notes(total, detector, arguments, complaints)),
         "not_comparable_because": notes,
         "warnings": list(warnings),
-        "drawn_by": dict(drawn_by) if drawn_by else {"images": str(run.images)},
-        "seed": run.seed if drawn_by else None,
+        "drawn_by": run.drawn_by(),
         "prompts_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
         "detector": {
             "name": facts.name,

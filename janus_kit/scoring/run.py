@@ -82,10 +82,12 @@ class Run:
         """The folder of the stages' blocks."""
         return self.output / KEPT
 
-    def drawn_by(self) -> dict[str, Any] | None:
-        """What drew the pictures of the output folder, as it noted then."""
+    def drawn_by(self) -> dict[str, Any]:
+        """By what the pictures were drawn, as was noted then; of others', where they lie."""
         path = self.output / SETTINGS
-        return read_rows(path)[0] if path.is_file() else None
+        if self.images is not None:
+            return {"images": str(self.images)}
+        return read_rows(path)[0] if path.is_file() else {"images": str(self.pictures)}
 
 
 @dataclass(frozen=True)
