@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from janus_kit import console
+from janus_kit import console, score
 from janus_kit.console import Load, Model, Quiet, Revision, Verbose, with_model
 from janus_kit.errors import ImageError, OptionError, PromptError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 train = typer.Typer(no_args_is_help=True)
 app.add_typer(train, name="train")
+app.add_typer(score.app, name="score")
 
 
 def main() -> None:

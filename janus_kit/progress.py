@@ -1,21 +1,27 @@
-"""The bar of rows on stderr."""
+"""Bars of progress on stderr."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
-__all__ = ["rows_bar"]
+__all__ = ["rows_bar", "steps_bar"]
 
 LINE_EVERY = 10.0  # seconds between lines where there is no bar
 
 
+def rows_bar(pictures: int, rows: int, show: bool) -> AbstractContextManager[Callable[[int], None]]:
+    """A bar over the rows of codes of some pictures; see steps_bar."""
+    return steps_bar("drawing", "rows", pictures * rows, show)
+
+
 @contextmanager
-def rows_bar(pictures: int, rows: int, show: bool) -> Iterator[Callable[[int], None]]:
-    """A bar over pictures × rows with the time left; yields advance(count).
+def steps_bar(
+    what: str, unit: str, total: int, show: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """A bar over total units with the time left; yields advance(count).
 
     A line every ten seconds where stderr is no terminal; nothing when show is False.
     """
-    total = pictures * rows
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -27,16 +33,16 @@ def rows_bar(pictures: int, rows: int, show: bool) -> Iterator[Callable[[int], N
 
     console = Console(stderr=True)
     with Progress(
-        TextColumn("drawing"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("rows, left"),
+        TextColumn(f"{unit}, left"),
         TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=not (show and console.is_terminal),
     ) as bar:
-        task = bar.add_task("drawing", total=total)
+        task = bar.add_task(what, total=total)
         done, start = 0, time.monotonic()
         said = start
 
@@ -47,6 +53,6 @@ def rows_bar(pictures: int, rows: int, show: bool) -> Iterator[Callable[[int], N
             if show and not console.is_terminal and time.monotonic() - said >= LINE_EVERY:
                 said = time.monotonic()
                 left = (said - start) * (total - done) / done
-                console.print(f"drawing: {done} of {total} rows, {left:.0f} s left")
+                console.print(f"{what}: {done} of {total} {unit}, {left:.0f} s left")
 
         yield advance

@@ -1,1 +1,1 @@
-"""Scores of pictures by published protocols: GenEval."""
+"""Scores of pictures by published protocols: GenEval and DPG-Bench."""

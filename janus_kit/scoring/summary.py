@@ -12,7 +12,7 @@ import numpy.typing as npt
 from janus_kit.errors import ScoringError
 from janus_kit.scoring.promptset import TASKS, prompts
 
-__all__ = ["Summary", "summarize"]
+__all__ = ["LEVEL", "RESAMPLES", "Summary", "interval_of", "summarize"]
 
 RESAMPLES = 2000  # of the bootstrap: the ends of the interval then vary by about 0.1 points
 LEVEL = 0.95
@@ -71,9 +71,9 @@ def summarize(rows: Iterable[Mapping[str, Any]]) -> Summary:
     sizes = [len(right) for right in everything.values()]
     return Summary(
         overall=fmean(scores.values()),
-        interval=_interval(np.mean([drawn[task] for task in order], axis=0)),
+        interval=interval_of(np.mean([drawn[task] for task in order], axis=0)),
         tasks=scores,
-        task_intervals={task: _interval(drawn[task]) for task in order},
+        task_intervals={task: interval_of(drawn[task]) for task in order},
         images=sum(sizes),
         prompts=len(everything),
         images_right=fmean(_pooled(everything)),
@@ -125,6 +125,7 @@ def _resample(prompts: _Prompts, task: str) -> npt.NDArray[np.float64]:
     return scores
 
 
-def _interval(scores: npt.NDArray[np.float64]) -> tuple[float, float]:
+def interval_of(scores: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The ends of the middle LEVEL of drawn scores [RESAMPLES]."""
     low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

