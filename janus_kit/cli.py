@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from janus_kit import console
+from janus_kit import bulk, console
 from janus_kit.console import Load, Model, Quiet, Revision, Verbose, with_model
-from janus_kit.errors import ImageError, OptionError, PromptError
+from janus_kit.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
     from janus_kit.metadata import Settings
@@ -24,6 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 train = typer.Typer(no_args_is_help=True)
+app.command()(bulk.caption)
+app.add_typer(bulk.batch, name="batch")
 app.add_typer(train, name="train")
 
 
@@ -188,51 +190,6 @@ def ask(
     pipe = load()
     answer = pipe.ask(picture, question, max_new_tokens=max_new_tokens)
     console.result(answer, {"image": image, "question": question, "answer": answer}, as_json)
-
-
-@app.command()
-@with_model
-def caption(
-    load: Load,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Picture files.")],
-    question: Annotated[
-        str | None, typer.Option(help="What to ask instead of a description.")
-    ] = None,
-    max_new_tokens: Length = 512,
-    as_json: Json = False,
-) -> None:
-    """Describe pictures; prints the text, behind the file's name and a tab if there are several.
-
-    A file that is no picture is named on stderr, and the others are done.
-
-    \b
-    janus-kit caption out/*.png
-    janus-kit caption photo.jpg --question "What is in the background?" --json
-    """
-    from janus_kit.pipeline import CAPTION
-    from janus_kit.vision.images import load as read_image
-
-    pipe = load()
-    failed = False
-    for start in range(0, len(images), 8):
-        found = []
-        for name in images[start : start + 8]:
-            try:
-                found.append((name, read_image(name)))
-            except ImageError as error:
-                if len(images) == 1:
-                    raise
-                failed = True
-                console.complain(error)
-                if as_json:
-                    console.result("", {"image": name, "error": str(error)}, True)
-        shown = [picture for _, picture in found]
-        texts = pipe.caption(shown, question or CAPTION, max_new_tokens=max_new_tokens)
-        for (name, _), text in zip(found, texts, strict=True):
-            line = text if len(images) == 1 else f"{name}\t{' '.join(text.split())}"
-            console.result(line, {"image": name, "caption": text}, as_json)
-    if failed:
-        raise typer.Exit(console.PARTLY)
 
 
 @app.command()
