@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from janus_kit.batch.captions import caption_folder, caption_stream
+    from janus_kit.batch.drawings import draw_file
     from janus_kit.config import JanusConfig
     from janus_kit.drawing import DrawingOutput
     from janus_kit.errors import (
@@ -43,6 +44,7 @@ __all__ = [
     "Settings",
     "caption_folder",
     "caption_stream",
+    "draw_file",
     "read_settings",
     "save_png",
 ]
@@ -55,6 +57,7 @@ _HOMES = {
     "Settings": "metadata",
     "caption_folder": "batch.captions",
     "caption_stream": "batch.captions",
+    "draw_file": "batch.drawings",
     "read_settings": "metadata",
     "save_png": "metadata",
 }

@@ -15,7 +15,7 @@ from janus_kit.errors import OptionError, PromptError
 if TYPE_CHECKING:
     from janus_kit.batch.run import Outcome
 
-__all__ = ["batch", "caption"]
+__all__ = ["Part", "Retry", "World", "batch", "caption", "generate_file"]
 
 batch = typer.Typer(no_args_is_help=True, help="Look after long runs.")
 
@@ -25,6 +25,7 @@ Part = Annotated[
     str | None,
     typer.Option("--shard", help="i/n, from 0: do one of n parts, beside runs of the others."),
 ]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
 World = Annotated[
     int | None,
     typer.Option(min=1, help="How many processes a launcher must have started; else stop."),
@@ -88,9 +89,7 @@ def caption(
         typer.Option("--format", help="Some of txt,jsonl,csv,parquet,webdataset,imagefolder."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="Only the first so many.")] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what failed before.")
-    ] = False,
+    retry_failed: Retry = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list the pictures that would be captioned.")
     ] = False,
@@ -187,6 +186,36 @@ def caption(
             root,
             target,
             options,
+            shard=part,
+            progress=not load.keywords["quiet"],
+            stop=stop,
+        )
+    _end(outcome, as_json)
+
+
+def generate_file(
+    load: Load,
+    table: Path,
+    output: Path,
+    options: dict[str, Any],
+    shard: str | None,
+    world: int | None,
+    as_json: bool,
+) -> None:
+    """Draw a file of prompts; what generate does with --prompts."""
+    from janus_kit.batch.drawings import DrawOptions, read_prompts, run_drawings
+    from janus_kit.batch.run import Stop
+
+    chosen = DrawOptions(**options)
+    items = read_prompts(table, chosen)
+    part = _part(shard, world)
+    with Stop().listening() as stop:
+        outcome = run_drawings(
+            lambda: _load_here(load),
+            _model(load),
+            items,
+            output,
+            chosen,
             shard=part,
             progress=not load.keywords["quiet"],
             stop=stop,

@@ -69,7 +69,10 @@ def generate(
         typer.Argument(metavar="PROMPT", help="Texts, @FILE with one a line, or - for stdin."),
     ] = None,
     num: Annotated[
-        int, typer.Option("--num", "-n", min=1, max=100_000, help="Pictures for each prompt.")
+        int,
+        typer.Option(
+            "--num", "--samples", "-n", min=1, max=100_000, help="Pictures for each prompt."
+        ),
     ] = 1,
     seed: Annotated[
         int | None, typer.Option(help="Of the first picture; the next ones count on. [random]")
@@ -87,20 +90,45 @@ def generate(
         Path | None,
         typer.Option("--from", help="Draw this PNG again; what else is given replaces its own."),
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", help="A .txt, .jsonl, .csv or .parquet; the same command goes on later."
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder; nothing there is replaced.")
     ] = Path("out"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write all on one sheet.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at once. [auto]")] = None,
+    retry_failed: bulk.Retry = False,
+    shard: bulk.Part = None,
+    world: bulk.World = None,
     as_json: Json = False,
 ) -> None:
-    """Draw pictures; prints the path of each.
+    """Draw pictures; prints the path of each, or with --prompts that of the list of them.
+
+    A table of prompts may have the columns negative_prompt, seed (else from 0 on) and guidance.
 
     \b
     janus-kit generate "a red apple left of a blue car" -n 4 --seed 1 --grid
     janus-kit generate @prompts.txt -o out --json
     janus-kit generate --from out/000_1.png
+    janus-kit generate --prompts prompts.jsonl --samples 4 -o pictures
     """
+    if table is not None:
+        if prompts or source:
+            raise typer.BadParameter("takes neither PROMPT nor --from", param_hint="--prompts")
+        wanted: dict[str, Any] = {
+            "guidance": guidance,
+            "negative": negative,
+            "temperature": temperature,
+        }
+        wanted |= {"top_k": top_k, "top_p": top_p, "seed": seed, "batch_size": batch_size}
+        chosen = {name: value for name, value in wanted.items() if value is not None}
+        chosen |= {"samples": num, "retry_failed": retry_failed}
+        bulk.generate_file(load, table, output, chosen, shard, world, as_json)
+        return
     texts = console.read_prompts(prompts or [])
     if not texts and source is None:
         raise typer.BadParameter("give at least one, or --from a picture", param_hint="PROMPT")

@@ -1,9 +1,11 @@
 """A tiny Janus in every form that tests need; made here, from seeds, never downloaded."""
 
 import dataclasses
+import io
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,43 @@ def original_config(hidden: int = 2048, **language: Any) -> dict[str, Any]:
         },
         "language_config": {"model_type": "llama", "vocab_size": 102400, **language},
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """What a command has left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run a command in this process, inside tmp_path; stdin: what it reads."""
+    from janus_kit.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JANUS_KIT_MODEL", raising=False)
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # so that --quiet leaves no trace
+
+    def run_command(*arguments: object, stdin: bytes = b"") -> Ended:
+        monkeypatch.setattr(sys, "argv", ["janus-kit", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        return Ended(code if isinstance(code, int) else 0, *capfd.readouterr())
+
+    return run_command

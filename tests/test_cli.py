@@ -1,7 +1,6 @@
 """The commands: what they print, what they write, and the codes that they end with."""
 
 import errno
-import io
 import json
 import re
 import resource
@@ -10,14 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import original_config, tiny_config, to_original
+from conftest import Run, original_config, tiny_config, to_original
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -30,44 +28,6 @@ from janus_kit.training import evaluate, recipe
 
 PROMPT = "a red cat"
 SHORT = ("--max-new-tokens", "6")  # the tiny model reads 256 tokens at most
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command has left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines]
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run a command in this process, inside tmp_path; stdin: what it reads."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("JANUS_KIT_MODEL", raising=False)
-    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # so that --quiet leaves no trace
-
-    def run_command(*arguments: object, stdin: bytes = b"") -> Ended:
-        monkeypatch.setattr(sys, "argv", ["janus-kit", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else 0, *capfd.readouterr())
-
-    return run_command
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from janus_kit.options import batch_rows, first_seed, whole
 from janus_kit.pipeline import JanusPipeline
 from janus_kit.prompts import Message, chat_ids
 
-__all__ = ["Answer", "Answerer", "Size"]
+__all__ = ["Answer", "Answerer", "Size", "out_of_memory", "why"]
 
 T = TypeVar("T")
 LONGEST = 512  # tokens of an answer unless told otherwise, as in JanusPipeline.chat
@@ -163,7 +163,7 @@ class Answerer:
             if lone:
                 alone = max(0, alone - 1)
                 row = live.pop()
-                yield [Answer(row.item, row.question, error=_why(failure))]
+                yield [Answer(row.item, row.question, error=why(failure))]
                 if broken >= PATIENCE:
                     raise failure
             waiting.extendleft(reversed(live))
@@ -229,7 +229,7 @@ class Answerer:
         return Answer(row.item, row.question, self.pipe.tokenizer.decode(ids).strip())
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
     if out_of_memory(error):
         return "out of memory with this picture alone; try --dtype bfloat16 or a smaller model"
     said: Any = reason(error)

@@ -13,7 +13,7 @@ from janus_kit.batch.files import Scratch, is_full, path_of, reason
 from janus_kit.batch.inputs import Item
 from janus_kit.batch.ledger import Ledger
 from janus_kit.batch.loader import ahead, of_item, workers_for
-from janus_kit.batch.run import Outcome, Tally
+from janus_kit.batch.run import Tally
 from janus_kit.batch.sidecars import EXISTING, Sidecars, one_line
 from janus_kit.errors import ImageError, OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions
@@ -89,7 +89,11 @@ class CaptionOptions:
 class Job:
     """Captions on their way into a ledger and sidecars."""
 
-    def __init__(self, ledger: Ledger, options: CaptionOptions, sidecars: Sidecars) -> None:
+    def __init__(
+        self, ledger: Ledger, options: CaptionOptions, sidecars: Sidecars, root: Path
+    ) -> None:
+        """root: the folder that the names of the pictures are relative to."""
+        self.root = root
         self.ledger, self.options, self.sidecars = ledger, options, sidecars
         self.scratch = Scratch(ledger.folder, ledger.label)
         self.calls = 0
@@ -160,7 +164,7 @@ class Job:
         text = record["texts"].get(self.options.columns[0], "")
         return record.get("sidecar") or one_line(text)
 
-    def ask(self, pipe: JanusPipeline, items: Sequence[Item], count: Tally, stop: object) -> None:
+    def work(self, pipe: JanusPipeline, items: Sequence[Item], count: Tally, stop: object) -> None:
         """Answer the questions about items; each is in the ledger before its sidecar is written."""
         options = self.options
         answerer = Answerer(
@@ -258,13 +262,7 @@ class Job:
             self.ledger.write(failed)
         return len(failed)
 
-    def outcome(self, items: Sequence[Item], target: Path, stop: object) -> Outcome:
-        states = [self.ledger.state(item.name, item.stamp) for item in items]
-        done, failed = states.count("done"), states.count("failed")
-        number = int(getattr(stop, "number", 0))
-        return Outcome(target, done, failed, len(items) - done - failed, self.calls, number)
-
-    def write_tables(self, items: Sequence[Item], root: Path, whole: bool) -> Path:
+    def write_tables(self, items: Sequence[Item], whole: bool) -> Path:
         """captions.jsonl, and all formats when nothing is left; returns its path."""
         folder = self.ledger.folder
         return tables.write(
@@ -273,7 +271,7 @@ class Job:
             self.options.columns,
             self.options.formats if whole else (),
             self.scratch,
-            copy=root.resolve() != folder.resolve(),
+            copy=self.root.resolve() != folder.resolve(),
         )
 
     def rows(self, items: Sequence[Item]) -> tables.Rows:

@@ -4,7 +4,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ from janus_kit.batch import inputs
 from janus_kit.batch.answers import Answerer
 from janus_kit.batch.captioning import CaptionOptions, Job
 from janus_kit.batch.inputs import Item
-from janus_kit.batch.ledger import Busy, Ledger, Shard
+from janus_kit.batch.ledger import Shard
 from janus_kit.batch.loader import ahead, of_picture
-from janus_kit.batch.run import Outcome, tally
+from janus_kit.batch.run import Outcome, complete
 from janus_kit.batch.sidecars import Sidecars
-from janus_kit.batch.upkeep import merge
 from janus_kit.errors import BatchError
 from janus_kit.pipeline import CAPTION, JanusPipeline
 from janus_kit.prompts import CHAT_LIMIT, check_text
@@ -134,32 +133,15 @@ def run_captions(
     if "txt" in options.formats:
         for line in sidecars.check([item.name for item in items]):
             log.warning("%s", line)
-    place = os.path.relpath(root.resolve(), target.resolve())
-    settings = options.settings(*model, place)
-    mine = [item for item in items if shard is None or shard.has(item.name)]
-    again = options.existing == "overwrite"
-    with Ledger(target, settings, shard, restart=again) as ledger:
-        job = Job(ledger, options, sidecars)
-        job.settle()
-        ledger.expect(len(mine))
-        with tally("captioning", len(mine), progress) as count:
-            todo = job.plan(mine, count)
-            if todo and not stop:
-                job.ask(open_pipe(), todo, count, stop)
-        ledger.end()
-        outcome = job.outcome(mine, target, stop)
-        if shard is None:
-            return replace(outcome, table=job.write_tables(items, root, outcome.left == 0))
-    # The shard that ends last makes one table and one ledger of all.
-    try:
-        with Ledger(target, settings, restart=again) as ledger:
-            job = Job(ledger, options, sidecars)
-            job.settle()
-            if job.outcome(items, target, stop).left:
-                return outcome
-            table = job.write_tables(items, root, True)
-            ledger.end()
-        merge(target)
-    except Busy:
-        return outcome
-    return replace(outcome, table=table)
+    return complete(
+        lambda ledger: Job(ledger, options, sidecars, root),
+        open_pipe,
+        items,
+        target,
+        options.settings(*model, os.path.relpath(root.resolve(), target.resolve())),
+        verb="captioning",
+        shard=shard,
+        restart=options.existing == "overwrite",
+        progress=progress,
+        stop=stop,
+    )

@@ -15,7 +15,7 @@ from typing import Any
 from janus_kit.batch.files import HIDDEN, blocks, reason, text_of
 from janus_kit.errors import BatchError, ImageError
 
-__all__ = ["Item", "Source", "check", "find", "read"]
+__all__ = ["Item", "Source", "check", "find", "parquet", "read"]
 
 # What people call pictures. Those that are not read end as failed, with the reason.
 _READ = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib")
@@ -234,7 +234,7 @@ def _jsonl(path: str, root: str, wanted: str | None) -> Iterator[Item]:
             yield Item(f"{name}/{number}", _stamp(picture), Source(picture))
 
 
-def _arrow() -> Any:
+def parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -243,7 +243,7 @@ def _arrow() -> Any:
 
 
 def _parquet(path: str, root: str, wanted: str | None) -> Iterator[Item]:
-    import_ = _arrow()
+    import_ = parquet()
     name, stamp = _name(path, root), _stamp(path)
     try:
         schema = import_.read_schema(path)
@@ -289,14 +289,14 @@ def _open_dataset(path: str) -> Any:
 
 @lru_cache(maxsize=2)
 def _row_group(path: str, group: int, column: str, stamp: str) -> list[Any]:
-    table = _arrow().ParquetFile(path).read_row_group(group, columns=[column])
+    table = parquet().ParquetFile(path).read_row_group(group, columns=[column])
     found: list[Any] = table.column(0).to_pylist()
     return found
 
 
 @lru_cache(maxsize=4)
 def _group_rows(path: str, stamp: str) -> list[int]:
-    metadata = _arrow().read_metadata(path)
+    metadata = parquet().read_metadata(path)
     return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
 

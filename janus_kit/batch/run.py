@@ -1,19 +1,21 @@
-"""What captioning and drawing share: how a run is stopped, how it shows, and what it comes to."""
+"""What captioning and drawing share: the course of a run, how it is stopped, and how it shows."""
 
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from janus_kit.batch.ledger import Shard
+from janus_kit.batch.ledger import Busy, Ledger, Shard
+from janus_kit.batch.upkeep import merge
 from janus_kit.errors import BatchError
+from janus_kit.pipeline import JanusPipeline
 from janus_kit.progress import items_line
 
-__all__ = ["Outcome", "Stop", "Tally", "ranks", "tally"]
+__all__ = ["Named", "Outcome", "Stop", "Tally", "Task", "complete", "ranks", "tally"]
 
 
 @dataclass(frozen=True)
@@ -124,3 +126,87 @@ def ranks(world: int | None = None, environment: Mapping[str, str] = os.environ)
             f"--nproc-per-node {world} starts that many"
         )
     return None if found is None or found.count == 1 else found
+
+
+class Named(Protocol):
+    """An input, as the ledger knows it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stamp(self) -> str: ...
+
+
+T = TypeVar("T", bound=Named)
+
+
+class Task(Protocol[T]):
+    """What a kind of run does with its inputs, through an open ledger."""
+
+    calls: int  # of the model, so far
+
+    def settle(self) -> None:
+        """Make up for what a killed run has noted but may not have written."""
+
+    def plan(self, items: Sequence[T], count: Tally) -> list[T]:
+        """The items that the model must see; the others are counted."""
+
+    def work(self, pipe: JanusPipeline, items: Sequence[T], count: Tally, stop: object) -> None:
+        """Bring items to done or failed in the ledger, until stop becomes true."""
+
+    def write_tables(self, items: Sequence[T], whole: bool) -> Path:
+        """Write what lists all results; whole: nothing is left. Returns the main file."""
+
+
+def complete(
+    begin: Callable[[Ledger], Task[T]],
+    open_pipe: Callable[[], JanusPipeline],
+    items: Sequence[T],
+    target: Path,
+    settings: Mapping[str, Any],
+    *,
+    verb: str,
+    shard: Shard | None = None,
+    restart: bool = False,
+    progress: bool = False,
+    stop: object = False,
+) -> Outcome:
+    """Bring every item, or every one of the shard, to done or failed, as far as stop stays false.
+
+    open_pipe is called only if the model has something to do.
+    """
+    mine = [item for item in items if shard is None or shard.has(item.name)]
+    with Ledger(target, settings, shard, restart=restart) as ledger:
+        task = begin(ledger)
+        task.settle()
+        ledger.expect(len(mine))
+        with tally(verb, len(mine), progress) as count:
+            todo = task.plan(mine, count)
+            if todo and not stop:
+                task.work(open_pipe(), todo, count, stop)
+        ledger.end()
+        done, failed = _states(ledger, mine)
+        left = len(mine) - done - failed
+        number = int(getattr(stop, "number", 0))
+        outcome = Outcome(target, done, failed, left, task.calls, number)
+        if shard is None:
+            return replace(outcome, table=task.write_tables(items, left == 0))
+    # The shard that ends last makes one table and one ledger of all.
+    try:
+        with Ledger(target, settings, restart=restart) as ledger:
+            task = begin(ledger)
+            task.settle()
+            if sum(_states(ledger, items)) < len(items):
+                return outcome
+            table = task.write_tables(items, True)
+            ledger.end()
+        merge(target)
+    except Busy:
+        return outcome
+    return replace(outcome, table=table)
+
+
+def _states(ledger: Ledger, items: Sequence[Named]) -> tuple[int, int]:
+    """How many items are done, and how many failed."""
+    states = [ledger.state(item.name, item.stamp) for item in items]
+    return states.count("done"), states.count("failed")
