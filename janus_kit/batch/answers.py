@@ -116,7 +116,10 @@ class Answerer:
         more = True
         while more or waiting or live:
             rows = 1 if alone else self.size.now
-            while more and len(waiting) < rows - len(live):
+            room = rows - len(live)
+            if self.pipe.device.type != "cpu" and live and 4 * room < rows:
+                room = 0  # a GPU reads and encodes several rows in the time of one
+            while more and len(waiting) < room:
                 taken = next(source, None)
                 if taken is None:
                     more = False
@@ -129,7 +132,7 @@ class Answerer:
             try:
                 if writer is None:
                     writer = self._writer(rows)
-                added = [waiting.popleft() for _ in range(min(len(waiting), rows - len(live)))]
+                added = [waiting.popleft() for _ in range(min(len(waiting), room))]
                 live += added
                 self._begin(writer, added)
                 if not more and not waiting:

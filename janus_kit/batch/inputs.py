@@ -159,7 +159,7 @@ def _walk(folder: str, recursive: bool, skip: Path | None, seen: set[Any]) -> It
         if entry.name.startswith("."):
             continue
         if not entry.is_dir(follow_symlinks=False):
-            if not entry.is_dir():
+            if not os.path.isdir(entry.path):  # entry.is_dir raises for a link to itself
                 yield entry.path
         elif recursive and not (skip and _is_results(entry.path, skip)):
             state = entry.stat(follow_symlinks=False)
