@@ -13,6 +13,7 @@ from janus_kit.console import Load, Quiet, Verbose, with_model
 from janus_kit.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
+    from janus_kit.batch.rayed import Crew
     from janus_kit.batch.run import Outcome
 
 __all__ = ["Part", "Retry", "World", "batch", "caption", "generate_file"]
@@ -96,7 +97,14 @@ def caption(
     shard: Part = None,
     world: World = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode; 0 is a thread. [auto]")
+        int | None,
+        typer.Option(min=0, help="Processes that decode, 0 for a thread; or Ray's models. [auto]"),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: --workers models on a cluster's machines.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster, such as auto. [one on this machine]")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -129,7 +137,7 @@ def caption(
         formats,
     ]
     writes += [limit is not None, retry_failed, dry_run, shard, world, existing != "skip"]
-    writes += [ext != ".txt", sidecar_name != "stem"]
+    writes += [ext != ".txt", sidecar_name != "stem", engine != "local"]
     size: int | str = int(batch_size) if batch_size.isdecimal() else batch_size
     answers: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
@@ -143,6 +151,8 @@ def caption(
         return
     if sidecar_name not in ("stem", "full"):
         raise OptionError(f"--sidecar-name must be stem or full, not {sidecar_name!r}")
+    if engine not in ("local", "ray"):
+        raise OptionError(f"--engine must be local or ray, not {engine!r}")
     from janus_kit.batch import inputs
     from janus_kit.batch.captioning import CaptionOptions
     from janus_kit.batch.captions import run_captions, where
@@ -180,7 +190,7 @@ def caption(
         return
     with Stop().listening() as stop:
         outcome = run_captions(
-            lambda: _load_here(load),
+            lambda: _load_here(load) if engine == "local" else _crew(load, workers, address),
             _model(load),
             items,
             root,
@@ -303,6 +313,18 @@ def _load_here(load: Load) -> Any:
     if load.keywords["device"] == "auto" and place.isdecimal() and torch.cuda.is_available():
         return load(device=f"cuda:{int(place) % torch.cuda.device_count()}")
     return load()
+
+
+def _crew(load: Load, workers: int | None, address: str | None) -> "Crew":
+    """Actors that will each load the model that the options name."""
+    from janus_kit.batch.rayed import Crew
+
+    given = load.keywords
+    options = {"revision": given["revision"], "device": given["device"]}
+    options |= {"dtype": given["dtype"] or "auto", "verify": not given["no_verify"]}
+    name = given["model"]
+    name = str(Path(name).resolve()) if name and Path(name).is_dir() else name
+    return Crew({"model": name, "options": options}, workers or 1, address)
 
 
 def _model(load: Load) -> tuple[str, str]:

@@ -276,7 +276,7 @@ def test_f6_a_second_signal_ends_at_once(janus: Run, many: tuple[Path, Path]) ->
     folder, _ = many
     slow = "import time; from janus_kit.engine import TextWriter; step = TextWriter.step\n"
     slow += "TextWriter.step = lambda w: (time.sleep(30), step(w))[1] if len(w.noise) else 0\n"
-    code = f"{slow}{START.replace(';', chr(10))}"
+    code = slow + START.replace("; ", "\n").replace(";", "\n")
     command = [sys.executable, "-c", code, "caption", str(folder), *SHORT]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60

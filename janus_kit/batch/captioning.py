@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from janus_kit.batch.files import Scratch, is_full, path_of, reason
 from janus_kit.batch.inputs import Item
 from janus_kit.batch.ledger import Ledger
 from janus_kit.batch.loader import ahead, of_item, workers_for
+from janus_kit.batch.rayed import Crew
 from janus_kit.batch.run import Tally
 from janus_kit.batch.sidecars import EXISTING, Sidecars, one_line
 from janus_kit.errors import ImageError, OptionError, PromptError
@@ -77,6 +79,12 @@ class CaptionOptions:
     def questions(self) -> list[str]:
         named = [_COLUMN.fullmatch(text) for text in self.prompts]
         return [m[2] if m else text for m, text in zip(named, self.prompts, strict=True)]
+
+    @property
+    def answering(self) -> dict[str, Any]:
+        """The options of an Answerer."""
+        names = ("batch_size", "max_new_tokens", "temperature", "top_p", "seed")
+        return {name: getattr(self, name) for name in names}
 
     def settings(self, model: str, digest: str, root: str) -> dict[str, Any]:
         """What a result depends on: a run goes on only with the same."""
@@ -164,30 +172,24 @@ class Job:
         text = record["texts"].get(self.options.columns[0], "")
         return record.get("sidecar") or one_line(text)
 
-    def work(self, pipe: JanusPipeline, items: Sequence[Item], count: Tally, stop: object) -> None:
+    def work(
+        self, pipe: JanusPipeline | Crew, items: Sequence[Item], count: Tally, stop: object
+    ) -> None:
         """Answer the questions about items; each is in the ledger before its sidecar is written."""
-        options = self.options
-        answerer = Answerer(
-            pipe,
-            batch_size=options.batch_size,
-            max_new_tokens=options.max_new_tokens,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            seed=options.seed,
-        )
-        workers = workers_for(options.workers, len(items))
-        room = 2 * answerer.size.most + 2 * workers
-        pictures = ahead(of_item, items, pipe.config.vision.image_size, workers, room)
         open_answers: dict[str, dict[int, Answer[Item]]] = {}
-        steps = answerer.run(pictures, self._questions)
-        try:
+        steps = (
+            pipe.answers(items, self._questions, self.options.answering)
+            if isinstance(pipe, Crew)
+            else self._local(pipe, items)
+        )
+        with closing(steps):
             for answers in steps:
                 whole = []
                 for answer in answers:
                     self.calls += answer.error is None
-                    of_item_ = open_answers.setdefault(answer.item.name, {})
-                    of_item_[answer.question] = answer
-                    if len(of_item_) == len(options.prompts):
+                    heard = open_answers.setdefault(answer.item.name, {})
+                    heard[answer.question] = answer
+                    if len(heard) == len(self.options.prompts):
                         whole.append(open_answers.pop(answer.item.name))
                 if whole:
                     records = [self._record(found) for found in whole]
@@ -195,9 +197,17 @@ class Job:
                     count.add(len(records) - failed, failed)
                 if stop:
                     return
-        finally:
-            steps.close()  # type: ignore[attr-defined] # a generator, whose pictures then end too
-            pictures.close()  # type: ignore[attr-defined]
+
+    def _local(
+        self, pipe: JanusPipeline, items: Sequence[Item]
+    ) -> Generator[list[Answer[Item]], None, None]:
+        """The answers of a model in this process, with pictures decoded ahead of it."""
+        answerer = Answerer(pipe, **self.options.answering)
+        workers = workers_for(self.options.workers, len(items))
+        room = 2 * answerer.size.most + 2 * workers
+        size = pipe.config.vision.image_size
+        with closing(ahead(of_item, items, size, workers, room)) as pictures:
+            yield from answerer.run(pictures, self._questions)
 
     def _questions(self, item: Item) -> list[str]:
         return [self._fill(question, item) for question in self.options.questions]

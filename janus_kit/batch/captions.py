@@ -14,6 +14,7 @@ from janus_kit.batch.captioning import CaptionOptions, Job
 from janus_kit.batch.inputs import Item
 from janus_kit.batch.ledger import Shard
 from janus_kit.batch.loader import ahead, of_picture
+from janus_kit.batch.rayed import Crew
 from janus_kit.batch.run import Outcome, complete
 from janus_kit.batch.sidecars import Sidecars
 from janus_kit.errors import BatchError
@@ -114,7 +115,7 @@ def where(paths: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str
 
 
 def run_captions(
-    open_pipe: Callable[[], JanusPipeline],
+    open_pipe: Callable[[], JanusPipeline | Crew],
     model: tuple[str, str],
     items: Sequence[Item],
     root: Path,

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -84,7 +84,7 @@ def _pool(workers: int) -> Executor:
 
 def ahead(
     work: Callable[[T, int], Pixels | str], items: Iterable[T], size: int, workers: int, room: int
-) -> Iterator[tuple[T, Pixels | str]]:
+) -> Generator[tuple[T, Pixels | str], None, None]:
     """work(item, size) for each item, in order, up to room of them ahead of the reader.
 
     A process that dies takes nothing along: what was being done is done again item by item, and

@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypeVar
 from janus_kit.batch.ledger import Busy, Ledger, Shard
 from janus_kit.batch.upkeep import merge
 from janus_kit.errors import BatchError
-from janus_kit.pipeline import JanusPipeline
 from janus_kit.progress import items_line
 
 __all__ = ["Named", "Outcome", "Stop", "Tally", "Task", "complete", "ranks", "tally"]
@@ -151,7 +150,7 @@ class Task(Protocol[T]):
     def plan(self, items: Sequence[T], count: Tally) -> list[T]:
         """The items that the model must see; the others are counted."""
 
-    def work(self, pipe: JanusPipeline, items: Sequence[T], count: Tally, stop: object) -> None:
+    def work(self, pipe: Any, items: Sequence[T], count: Tally, stop: object) -> None:
         """Bring items to done or failed in the ledger, until stop becomes true."""
 
     def write_tables(self, items: Sequence[T], whole: bool) -> Path:
@@ -160,7 +159,7 @@ class Task(Protocol[T]):
 
 def complete(
     begin: Callable[[Ledger], Task[T]],
-    open_pipe: Callable[[], JanusPipeline],
+    open_pipe: Callable[[], Any],
     items: Sequence[T],
     target: Path,
     settings: Mapping[str, Any],
@@ -173,7 +172,7 @@ def complete(
 ) -> Outcome:
     """Bring every item, or every one of the shard, to done or failed, as far as stop stays false.
 
-    open_pipe is called only if the model has something to do.
+    open_pipe, of a pipeline or what stands for one, is called only if there is something to do.
     """
     mine = [item for item in items if shard is None or shard.has(item.name)]
     with Ledger(target, settings, shard, restart=restart) as ledger:
