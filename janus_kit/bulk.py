@@ -270,14 +270,16 @@ def _print_captions(
     as_json: bool,
 ) -> None:
     """Captions of a few files on stdout."""
+    from janus_kit.batch.captioning import CaptionOptions
     from janus_kit.batch.captions import caption_stream
     from janus_kit.errors import ImageError
     from janus_kit.pipeline import CAPTION
 
     if len(questions) > 1:
         raise OptionError("several questions fill a table; name its folder by --output")
+    (question,) = CaptionOptions(prompts=questions or [CAPTION]).questions
     failed = False
-    stream = caption_stream(load(), paths, *(questions or [CAPTION]), **answers)
+    stream = caption_stream(load(), paths, question, **answers)
     for found in stream:
         if found.error is None:
             line = f"{found.item}\t{' '.join(found.text.split())}"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from janus_kit import JanusPipeline, draw_file, read_settings
-from janus_kit.batch.drawings import DrawOptions, read_prompts
+from janus_kit.batch.drawings import DrawOptions, read_prompts, run_drawings
 from janus_kit.batch.ledger import Shard
 from janus_kit.errors import BatchError, OptionError
 
@@ -157,6 +157,35 @@ def test_out_of_memory_halves_the_batch(
     outcome = draw_file(pipe, prompts, out)
     assert (outcome.done, outcome.failed) == (9, 0)
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
+    assert contents(out) == contents(calm)
+
+
+def test_a_run_that_is_stopped_leaves_whole_pictures_and_goes_on(
+    prompts: Path, pipe: JanusPipeline, tmp_path: Path
+) -> None:
+    calm, out = tmp_path / "calm", tmp_path / "out"
+    draw_file(pipe, prompts, calm)
+    rows = 0
+
+    class Stop:
+        """True from the sixth row on: in the second picture, which has four."""
+
+        number = 2
+
+        def __bool__(self) -> bool:
+            nonlocal rows
+            rows += 1
+            return rows > 8
+
+    options = DrawOptions(batch_size=1)
+    model = (pipe.name, pipe.model_hash)
+    items = read_prompts(prompts, options)
+    outcome = run_drawings(lambda: pipe, model, items, out, options, stop=Stop())
+    assert outcome.signal == 2
+    assert outcome.left > 0
+    assert len(list(out.glob("0*.png"))) == outcome.done == 1
+    assert not (out / "sheet.png").exists()
+    draw_file(pipe, prompts, out)
     assert contents(out) == contents(calm)
 
 

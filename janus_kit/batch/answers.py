@@ -152,6 +152,8 @@ class Answerer:
                         live, writer = [], None
                 yield answers
                 continue
+            if not live:  # there was not even room to begin
+                raise failure
             lone = len(live) == 1
             if not out_of_memory(failure):
                 alone = max(alone, len(live))

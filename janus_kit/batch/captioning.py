@@ -220,7 +220,7 @@ class Job:
         directory = os.path.basename(os.path.dirname(path))
         known = {
             "name": os.path.splitext(os.path.basename(path))[0],
-            "directory": directory or os.path.basename(os.path.abspath(self.ledger.folder)),
+            "directory": directory or self.root.resolve().name,
             "caption": (self._old(item) or "") if "{caption}" in template else "",
         }
         return _HOLE.sub(lambda hole: known[hole[1]], template)

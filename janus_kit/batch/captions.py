@@ -74,6 +74,8 @@ def caption_folder(
     *,
     recursive: bool = False,
     pattern: str | None = None,
+    all_files: bool = False,
+    column: str | None = None,
     limit: int | None = None,
     shard: Shard | None = None,
     progress: bool = False,
@@ -81,7 +83,8 @@ def caption_folder(
 ) -> Outcome:
     """Caption the pictures of folders, globs, tars and tables; a second call does what is left.
 
-    output: the folder of the results; None writes beside the pictures of the one folder given.
+    recursive, pattern (such as *.jpg) and all_files say which files of folders, column which one of
+    tables. output: the folder of the results; None writes beside the pictures of the one folder.
     options: as CaptionOptions. A picture that cannot be captioned ends as failed with its reason,
     in captions.jsonl; nothing is raised for it. Raises BatchError, OptionError or PromptError for
     a run that cannot begin.
@@ -89,7 +92,14 @@ def caption_folder(
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     chosen = CaptionOptions(**options)
     target = where(given, output)
-    root, items = inputs.find(given, recursive=recursive, pattern=pattern, skip=target)
+    root, items = inputs.find(
+        given,
+        recursive=recursive,
+        pattern=pattern,
+        all_files=all_files,
+        column=column,
+        skip=target,
+    )
     return run_captions(
         lambda: pipe,
         (pipe.name, pipe.model_hash),
@@ -109,7 +119,7 @@ def where(paths: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str
         if target.exists() and not target.is_dir():
             raise BatchError(f"{target}: is a file; --output names the folder of the results")
         return target
-    if len(paths) != 1 or not Path(paths[0]).is_dir():
+    if len(paths) != 1 or not Path(paths[0]).is_dir() or inputs.is_dataset(os.fspath(paths[0])):
         raise BatchError("results go beside the pictures of one folder; else name --output")
     return Path(paths[0])
 

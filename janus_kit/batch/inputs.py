@@ -15,7 +15,7 @@ from typing import Any
 from janus_kit.batch.files import HIDDEN, blocks, reason, text_of
 from janus_kit.errors import BatchError, ImageError
 
-__all__ = ["Item", "Source", "check", "find", "parquet", "read"]
+__all__ = ["Item", "Source", "check", "find", "is_dataset", "parquet", "read"]
 
 # What people call pictures. Those that are not read end as failed, with the reason.
 _READ = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib")
@@ -67,7 +67,7 @@ def find(
     if single and not os.path.lexists(named[0]):
         raise BatchError(f"{_shown(named[0])}: no such file or folder; check the path")
     folders = [
-        path if os.path.isdir(path) and not _is_dataset(path) else os.path.dirname(path) or "."
+        path if os.path.isdir(path) and not is_dataset(path) else os.path.dirname(path) or "."
         for path in named
     ]
     root = os.path.commonpath([os.path.abspath(folder) for folder in folders]) if folders else "."
@@ -115,7 +115,8 @@ def _listed(filelist: str | os.PathLike[str] | None) -> list[str]:
     return [line for line in found if line]
 
 
-def _is_dataset(path: str) -> bool:
+def is_dataset(path: str) -> bool:
+    """Whether a folder is what datasets' save_to_disk writes."""
     return os.path.isfile(os.path.join(path, "dataset_info.json")) or os.path.isfile(
         os.path.join(path, "dataset_dict.json")
     )
@@ -132,7 +133,7 @@ def _items(
 ) -> Iterator[Item]:
     suffix = os.path.splitext(path)[1].lower()
     if os.path.isdir(path):
-        if _is_dataset(path):
+        if is_dataset(path):
             yield from _dataset(path, root, column)
             return
         for file in _walk(path, recursive, skip, set()):

@@ -104,10 +104,12 @@ def ahead(
                 found = future.result()
             except BrokenProcessPool:
                 pool.shutdown(wait=False)
-                found = _alone(work, item, size)
+                suspects = [item, *(other for other, _ in waiting)]
+                waiting.clear()
+                yield from _singly(work, suspects, size)
                 pool = _pool(workers)
-                waiting = deque((i, _submit(pool, work, i, size)) for i, _ in waiting)
-            yield item, found
+            else:
+                yield item, found
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -121,10 +123,18 @@ def _submit(pool: Executor, work: Callable[..., Any], *given: Any) -> Future[Any
         return broken
 
 
-def _alone(work: Callable[[T, int], Pixels | str], item: T, size: int) -> Pixels | str:
-    """work in a process of its own; an error for an item that kills it again."""
-    with _pool(1) as pool:
-        try:
-            return pool.submit(work, item, size).result()
-        except BrokenProcessPool:
-            return "the process that decoded it died, twice; is the file meant to do harm?"
+def _singly(
+    work: Callable[[T, int], Pixels | str], items: Iterable[T], size: int
+) -> Generator[tuple[T, Pixels | str], None, None]:
+    """work one after the other in one process; an error for an item that kills it again."""
+    pool = _pool(1)
+    try:
+        for item in items:
+            try:
+                yield item, pool.submit(work, item, size).result()
+            except BrokenProcessPool:
+                yield item, "the process that decoded it died, twice; is the file meant to do harm?"
+                pool.shutdown(wait=False)
+                pool = _pool(1)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
