@@ -200,7 +200,7 @@ def caption(
             progress=not load.keywords["quiet"],
             stop=stop,
         )
-    _end(outcome, as_json)
+    _end(outcome, as_json, part is not None and shard is None)
 
 
 def generate_file(
@@ -230,7 +230,7 @@ def generate_file(
             progress=not load.keywords["quiet"],
             stop=stop,
         )
-    _end(outcome, as_json)
+    _end(outcome, as_json, part is not None and shard is None)
 
 
 def _questions(prompts: Sequence[str] | None) -> list[str]:
@@ -337,15 +337,18 @@ def _model(load: Load) -> tuple[str, str]:
     return name, checkpoint.checksum(folder)[:10]
 
 
-def _end(outcome: "Outcome", as_json: bool) -> None:
-    """Tell how a run stands, and end with the code that says so."""
+def _end(outcome: "Outcome", as_json: bool, launched: bool) -> None:
+    """Tell how a run stands, and end with the code that says so.
+
+    A launcher ends all processes when one has an error: only the last one tells of failed inputs.
+    """
     console.log.warning("%s in %s", outcome, outcome.folder)
     if outcome.table is not None:
         console.result(str(outcome.table), outcome.record(), as_json)
     if outcome.signal:
         console.log.warning("stopped; the same command goes on")
         raise typer.Exit(128 + outcome.signal)
-    if outcome.failed:
+    if outcome.failed and not (launched and outcome.table is None):
         raise typer.Exit(console.PARTLY)
 
 

@@ -464,7 +464,8 @@ def test_f11_shards_make_the_table_that_one_run_makes(
     one = caption_folder(pipe, folder, shard=Shard(1, 2), **SHORT)
     assert one.table is None
     two = caption_folder(pipe, folder, shard=Shard(0, 2), **SHORT)
-    assert one.done + two.done == 18
+    assert 0 < one.done < 18
+    assert counts(two) == (18, 2, 0)  # the last one counts all
     assert two.table == folder / "captions.jsonl"
     assert contents(folder) == undisturbed
     assert [path.name for path in (folder / ".janus").glob("run*")] == ["run.jsonl"]

@@ -19,7 +19,10 @@ __all__ = ["Named", "Outcome", "Stop", "Tally", "Task", "complete", "ranks", "ta
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run stands at its end. Every input is in exactly one of done, failed and left."""
+    """How a run stands at its end. Every input is in exactly one of done, failed and left.
+
+    Counted are the inputs of this call: a shard's, or all where it was the last shard to end.
+    """
 
     folder: Path
     done: int
@@ -195,14 +198,15 @@ def complete(
         with Ledger(target, settings, restart=restart) as ledger:
             task = begin(ledger)
             task.settle()
-            if sum(_states(ledger, items)) < len(items):
+            done, failed = _states(ledger, items)
+            if done + failed < len(items):
                 return outcome
             table = task.write_tables(items, True)
             ledger.end()
         merge(target)
     except Busy:
         return outcome
-    return replace(outcome, table=table)
+    return replace(outcome, done=done, failed=failed, table=table)
 
 
 def _states(ledger: Ledger, items: Sequence[Named]) -> tuple[int, int]:
