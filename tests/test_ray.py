@@ -4,11 +4,10 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from test_batch_cli import SHORT, finish, lines, make, start, wait
+from test_batch_cli import SHORT, descendants, finish, gone, lines, make, start, title, wait
 from test_captioning import contents
 
 pytestmark = pytest.mark.slow
@@ -22,38 +21,6 @@ def many(tmp_path: Path, hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> tu
     monkeypatch.setenv("JANUS_KIT_MODEL", str(hf_folder))
     folder = make(tmp_path / "pictures", 400)
     return folder, Path(shutil.copytree(folder, tmp_path / "calm"))
-
-
-def descendants(process: int) -> list[int]:
-    """The processes that a process has started, and those that they have, as /proc tells."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        parents[int(entry.parent.name)] = int(fields[1])
-    found = [process]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found[1:]
-
-
-def title(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
-
-
-def gone(family: list[int], word: str, seconds: float) -> bool:
-    """Whether the processes of a family whose titles hold a word end within some time."""
-    deadline = time.monotonic() + seconds
-    while any(word in title(p) for p in family):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-    return True
 
 
 def test_f16_f17_killed_actors_and_drivers_lose_nothing(many: tuple[Path, Path]) -> None:
