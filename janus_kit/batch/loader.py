@@ -125,15 +125,19 @@ def _submit(pool: Executor, work: Callable[..., Any], *given: Any) -> Future[Any
 def _singly(
     work: Callable[[T, int], Pixels | str], items: Iterable[T], size: int
 ) -> Generator[tuple[T, Pixels | str], None, None]:
-    """work one after the other in one process; an error for an item that kills it again."""
+    """work one after the other in one process; an error for an item that kills it twice."""
     pool = _pool(1)
     try:
         for item in items:
-            try:
-                yield item, pool.submit(work, item, size).result()
-            except BrokenProcessPool:
-                yield item, "the process that decoded it died, twice; is the file meant to do harm?"
-                pool.shutdown(wait=False)
-                pool = _pool(1)
+            found: Pixels | str = ""
+            for _ in range(2):  # one of them may have died of another's doing
+                try:
+                    found = pool.submit(work, item, size).result()
+                    break
+                except BrokenProcessPool:
+                    found = "the process that decoded it died, twice; is the file meant to do harm?"
+                    pool.shutdown(wait=False)
+                    pool = _pool(1)
+            yield item, found
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
