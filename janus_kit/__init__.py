@@ -8,9 +8,12 @@ pipe("three red apples", seed=1).images[0].show()
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from janus_kit.batch.captions import caption_folder, caption_stream
+    from janus_kit.batch.drawings import draw_file
     from janus_kit.config import JanusConfig
     from janus_kit.drawing import DrawingOutput
     from janus_kit.errors import (
+        BatchError,
         CheckpointError,
         DeviceError,
         GenerationError,
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from janus_kit.pipeline import JanusPipeline
 
 __all__ = [
+    "BatchError",
     "CheckpointError",
     "DeviceError",
     "DrawingOutput",
@@ -38,6 +42,9 @@ __all__ = [
     "PromptError",
     "ScoringError",
     "Settings",
+    "caption_folder",
+    "caption_stream",
+    "draw_file",
     "read_settings",
     "save_png",
 ]
@@ -48,6 +55,9 @@ _HOMES = {
     "JanusConfig": "config",
     "JanusPipeline": "pipeline",
     "Settings": "metadata",
+    "caption_folder": "batch.captions",
+    "caption_stream": "batch.captions",
+    "draw_file": "batch.drawings",
     "read_settings": "metadata",
     "save_png": "metadata",
 }

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from janus_kit import console, score
+from janus_kit import bulk, console, score
 from janus_kit.console import Load, Model, Quiet, Revision, Verbose, with_model
-from janus_kit.errors import ImageError, OptionError, PromptError
+from janus_kit.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
     from janus_kit.metadata import Settings
@@ -24,6 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 train = typer.Typer(no_args_is_help=True)
+app.command()(bulk.caption)
+app.add_typer(bulk.batch, name="batch")
 app.add_typer(train, name="train")
 app.add_typer(score.app, name="score")
 
@@ -68,7 +70,10 @@ def generate(
         typer.Argument(metavar="PROMPT", help="Texts, @FILE with one a line, or - for stdin."),
     ] = None,
     num: Annotated[
-        int, typer.Option("--num", "-n", min=1, max=100_000, help="Pictures for each prompt.")
+        int,
+        typer.Option(
+            "--num", "--samples", "-n", min=1, max=100_000, help="Pictures for each prompt."
+        ),
     ] = 1,
     seed: Annotated[
         int | None, typer.Option(help="Of the first picture; the next ones count on. [random]")
@@ -86,20 +91,45 @@ def generate(
         Path | None,
         typer.Option("--from", help="Draw this PNG again; what else is given replaces its own."),
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", help="A .txt, .jsonl, .csv or .parquet; the same command goes on later."
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder; nothing there is replaced.")
     ] = Path("out"),
     grid: Annotated[bool, typer.Option("--grid", help="Also write all on one sheet.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at once. [auto]")] = None,
+    retry_failed: bulk.Retry = False,
+    shard: bulk.Part = None,
+    world: bulk.World = None,
     as_json: Json = False,
 ) -> None:
-    """Draw pictures; prints the path of each.
+    """Draw pictures; prints the path of each, or with --prompts that of the list of them.
+
+    A table of prompts may have the columns negative_prompt, seed (else from 0 on) and guidance.
 
     \b
     janus-kit generate "a red apple left of a blue car" -n 4 --seed 1 --grid
     janus-kit generate @prompts.txt -o out --json
     janus-kit generate --from out/000_1.png
+    janus-kit generate --prompts prompts.jsonl --samples 4 -o pictures
     """
+    if table is not None:
+        if prompts or source:
+            raise typer.BadParameter("takes neither PROMPT nor --from", param_hint="--prompts")
+        wanted: dict[str, Any] = {
+            "guidance": guidance,
+            "negative": negative,
+            "temperature": temperature,
+        }
+        wanted |= {"top_k": top_k, "top_p": top_p, "seed": seed, "batch_size": batch_size}
+        chosen = {name: value for name, value in wanted.items() if value is not None}
+        chosen |= {"samples": num, "retry_failed": retry_failed}
+        bulk.generate_file(load, table, output, chosen, shard, world, as_json)
+        return
     texts = console.read_prompts(prompts or [])
     if not texts and source is None:
         raise typer.BadParameter("give at least one, or --from a picture", param_hint="PROMPT")
@@ -189,51 +219,6 @@ def ask(
     pipe = load()
     answer = pipe.ask(picture, question, max_new_tokens=max_new_tokens)
     console.result(answer, {"image": image, "question": question, "answer": answer}, as_json)
-
-
-@app.command()
-@with_model
-def caption(
-    load: Load,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Picture files.")],
-    question: Annotated[
-        str | None, typer.Option(help="What to ask instead of a description.")
-    ] = None,
-    max_new_tokens: Length = 512,
-    as_json: Json = False,
-) -> None:
-    """Describe pictures; prints the text, behind the file's name and a tab if there are several.
-
-    A file that is no picture is named on stderr, and the others are done.
-
-    \b
-    janus-kit caption out/*.png
-    janus-kit caption photo.jpg --question "What is in the background?" --json
-    """
-    from janus_kit.pipeline import CAPTION
-    from janus_kit.vision.images import load as read_image
-
-    pipe = load()
-    failed = False
-    for start in range(0, len(images), 8):
-        found = []
-        for name in images[start : start + 8]:
-            try:
-                found.append((name, read_image(name)))
-            except ImageError as error:
-                if len(images) == 1:
-                    raise
-                failed = True
-                console.complain(error)
-                if as_json:
-                    console.result("", {"image": name, "error": str(error)}, True)
-        shown = [picture for _, picture in found]
-        texts = pipe.caption(shown, question or CAPTION, max_new_tokens=max_new_tokens)
-        for (name, _), text in zip(found, texts, strict=True):
-            line = text if len(images) == 1 else f"{name}\t{' '.join(text.split())}"
-            console.result(line, {"image": name, "caption": text}, as_json)
-    if failed:
-        raise typer.Exit(console.PARTLY)
 
 
 @app.command()

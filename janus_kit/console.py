@@ -58,10 +58,11 @@ _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST)
 _MISNAMED: Final = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
-def be_quiet(quiet: bool) -> None:
+def be_quiet(quiet: bool) -> bool:
     if quiet:
         log.setLevel(logging.ERROR)
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    return quiet  # typer takes what a callback returns for the value
 
 
 def be_verbose(verbose: bool) -> None:

@@ -1,6 +1,7 @@
 """Every error that janus_kit raises on purpose: one plain sentence each, for people."""
 
 __all__ = [
+    "BatchError",
     "CheckpointError",
     "DeviceError",
     "GenerationError",
@@ -48,3 +49,7 @@ class GenerationError(JanusKitError, RuntimeError):
 
 class ScoringError(JanusKitError, ValueError):
     """What is to be scored cannot be: metadata, a detection, a result or a folder is wrong."""
+
+
+class BatchError(JanusKitError, ValueError):
+    """A long run cannot begin or go on: its inputs, its folder or its ledger are not usable."""

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from janus_kit.errors import ImageError, OptionError
 
-__all__ = ["Settings", "read_settings", "save_png"]
+__all__ = ["Settings", "png_bytes", "read_settings", "save_png"]
 
 # Names on the settings line: AUTOMATIC1111's own, then ours. Steps and Sampler are for show.
 _NAMES = {
@@ -156,19 +157,31 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], settings: Setting
     Raises OSError as the system gives it (a full disk, a folder that is not there); a file that
     stood at path before is then unchanged.
     """
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_text("parameters", _storable(settings.to_infotext()))
-    chunks.add_text("janus_kit", settings.to_json())
     target = Path(path)
     part = target.with_name(f".janus-{secrets.token_hex(8)}.part")  # short: names end at 255 bytes
     try:
         with part.open("xb") as file:
-            image.save(file, format="PNG", pnginfo=chunks)
+            image.save(file, format="PNG", pnginfo=_chunks(settings))
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def png_bytes(image: Image.Image, settings: Settings) -> bytes:
+    """The bytes of the PNG that save_png writes."""
+    data = BytesIO()
+    image.save(data, format="PNG", pnginfo=_chunks(settings))
+    return data.getvalue()
+
+
+def _chunks(settings: Settings) -> PngImagePlugin.PngInfo:
+    """The text chunks that hold settings."""
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text("parameters", _storable(settings.to_infotext()))
+    chunks.add_text("janus_kit", settings.to_json())
+    return chunks
 
 
 def read_settings(path: str | os.PathLike[str]) -> Settings:

@@ -1,10 +1,10 @@
-"""Bars of progress on stderr."""
+"""Bars and lines of progress on stderr."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-__all__ = ["rows_bar", "steps_bar"]
+__all__ = ["items_line", "rows_bar", "steps_bar"]
 
 LINE_EVERY = 10.0  # seconds between lines where there is no bar
 
@@ -56,3 +56,41 @@ def steps_bar(
                 console.print(f"{what}: {done} of {total} {unit}, {left:.0f} s left")
 
         yield advance
+
+
+@contextmanager
+def items_line(verb: str, show: bool) -> Iterator[Callable[[int, int, int, float], None]]:
+    """One line that tells how many items are done; yields draw(done, failed, left, a second).
+
+    A line every ten seconds where stderr is no terminal; nothing when show is False.
+    """
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    said = time.monotonic()
+    live = Live(Text(verb), console=console, transient=True, refresh_per_second=4)
+    on_screen = show and console.is_terminal
+
+    def draw(done: int, failed: int, left: int, rate: float) -> None:
+        nonlocal said
+        eta = (
+            time.strftime("%H:%M:%S", time.gmtime(left / rate)) if 0 < left < rate * 86400 else "-"
+        )
+        line = (
+            f"{verb}: {done} done, {failed} failed, {left} left, {rate:.1f} a second, {eta} to go"
+        )
+        if on_screen:
+            live.update(Text(line, no_wrap=True))
+        elif show and time.monotonic() - said >= LINE_EVERY:
+            said = time.monotonic()
+            console.print(line, highlight=False, soft_wrap=True)
+
+    if on_screen:
+        live.start()
+    try:
+        yield draw
+    finally:
+        if on_screen:
+            live.stop()

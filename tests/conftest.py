@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +185,7 @@ def original_config(hidden: int = 2048, **language: Any) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Ended:
     """What a command has left behind."""
 
@@ -209,6 +208,7 @@ Run = Callable[..., Ended]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run a command in this process, inside tmp_path; stdin: what it reads."""
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JANUS_KIT_MODEL", raising=False)
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # so that --quiet leaves no trace

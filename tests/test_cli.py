@@ -520,9 +520,11 @@ def test_help_costs_little_and_loads_nothing_heavy() -> None:
 
 
 COMMANDS = ("generate", "ask", "caption", "chat", "convert", "info")
+GROUPED = ("train data", "train embedded", "train evaluate")
+GROUPED += ("batch status", "batch merge", "batch repair")
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "train data", "train embedded", "train evaluate"])
+@pytest.mark.parametrize("command", [*COMMANDS, *GROUPED])
 def test_every_command_has_an_example_in_its_help(run: Run, command: str) -> None:
     ended = run(*command.split(), "--help")
     assert (ended.code, ended.err) == (0, "")

@@ -38,7 +38,7 @@ STOREYS = (
         "conversation",
     ),
     ("batch", "scoring", "training"),
-    ("cli", "demos", "console", "score", "__main__"),
+    ("cli", "demos", "bulk", "console", "score", "__main__"),
 )
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 OPEN = (0, 2)
@@ -46,7 +46,8 @@ SHARED = {
     "batch": ("scoring", "training"),
     "scoring": ("training",),  # the embedded model is measured by GenEval's verdict
     "demos": ("cli",),
-    "console": ("cli", "score"),
+    "bulk": ("cli",),
+    "console": ("cli", "bulk", "score"),
     "score": ("cli",),
     "cli": ("__main__",),
 }

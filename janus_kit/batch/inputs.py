@@ -1,0 +1,352 @@
+"""Paths as users name them → items in a fixed order: files, folders, globs, tars and tables."""
+
+import glob
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from janus_kit.batch.files import HIDDEN, blocks, reason, text_of
+from janus_kit.errors import BatchError, ImageError
+
+__all__ = ["Item", "Source", "check", "find", "is_dataset", "parquet", "read"]
+
+# What people call pictures. Those that are not read end as failed, with the reason.
+_READ = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib")
+_REFUSED = (".tif", ".tiff", ".heic", ".heif", ".avif", ".svg", ".psd", ".eps", ".wmf", ".fpx")
+_PICTURES = frozenset((*_READ, *_REFUSED))
+_TABLES = (".parquet", ".jsonl")
+_TARS = (".tar",)
+_COLUMNS = ("image", "bytes", "jpg", "png", "file_name", "path", "file", "image_path")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the bytes of a picture are."""
+
+    path: str
+    kind: str = "file"  # file, tar, parquet or dataset
+    place: int = 0  # tar: offset; tables: row
+    size: int = 0  # tar: bytes
+    column: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture of a run. Equal names are the same input; another stamp says that it changed."""
+
+    name: str  # relative to the root of the inputs, as text_of writes it
+    stamp: str
+    source: Source
+
+
+def find(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    recursive: bool = False,
+    pattern: str | None = None,
+    filelist: str | os.PathLike[str] | None = None,
+    all_files: bool = False,
+    column: str | None = None,
+    skip: Path | None = None,
+) -> tuple[Path, list[Item]]:
+    """The root that names are relative to, and the items, each once, in the order of the paths.
+
+    A folder's files come in the order of their bytes; hidden ones and those in `skip`, the results
+    of this run, are left out. pattern: of the files in folders, such as *.jpg. Raises BatchError
+    for a path that is not there, an input that cannot be read, or no picture at all.
+    """
+    named = [*_expand(paths), *_listed(filelist)]
+    single = len(named) == 1
+    if single and not os.path.lexists(named[0]):
+        raise BatchError(f"{_shown(named[0])}: no such file or folder; check the path")
+    folders = [
+        path if os.path.isdir(path) and not is_dataset(path) else os.path.dirname(path) or "."
+        for path in named
+    ]
+    root = os.path.commonpath([os.path.abspath(folder) for folder in folders]) if folders else "."
+    items: dict[str, Item] = {}
+    for path in named:
+        for item in _items(path, root, recursive, pattern, all_files, column, skip):
+            items.setdefault(item.name, item)
+    if not items:
+        what = f"file that fits {pattern!r}" if pattern else "picture"
+        raise BatchError(
+            f"{', '.join(map(_shown, named)) or 'the list'}: holds no {what}"
+            f"{'' if recursive else '; --recursive also looks in the folders inside'}"
+        )
+    return Path(root), list(items.values())
+
+
+def _shown(path: str) -> str:
+    return path if path.isprintable() else repr(path)
+
+
+def _expand(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    """Paths with glob patterns replaced by what fits them; a path that is there is no pattern."""
+    for path in [os.fspath(path) for path in paths]:
+        if os.path.lexists(path) or not glob.has_magic(path):
+            yield path
+            continue
+        found = sorted(glob.glob(path, recursive=True), key=os.fsencode)
+        if not found:
+            raise BatchError(f"{_shown(path)}: no file fits this pattern")
+        yield from found
+
+
+def _listed(filelist: str | os.PathLike[str] | None) -> list[str]:
+    """The paths in a list, one a line, as the shell would take them."""
+    if filelist is None:
+        return []
+    place = Path(filelist)
+    with blocks(place):
+        data = place.read_bytes()
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    # Of the ends of lines only those of text files: other programs' separators may be in names.
+    found = [line.removesuffix("\r") for line in text.split("\n")]
+    if not any(found):
+        raise BatchError(f"{place}: names no file; write one path a line")
+    return [line for line in found if line]
+
+
+def is_dataset(path: str) -> bool:
+    """Whether a folder is what datasets' save_to_disk writes."""
+    return os.path.isfile(os.path.join(path, "dataset_info.json")) or os.path.isfile(
+        os.path.join(path, "dataset_dict.json")
+    )
+
+
+def _items(
+    path: str,
+    root: str,
+    recursive: bool,
+    pattern: str | None,
+    all_files: bool,
+    column: str | None,
+    skip: Path | None,
+) -> Iterator[Item]:
+    suffix = os.path.splitext(path)[1].lower()
+    if os.path.isdir(path):
+        if is_dataset(path):
+            yield from _dataset(path, root, column)
+            return
+        for file in _walk(path, recursive, skip, set()):
+            inside = os.path.relpath(file, path)
+            fits = fnmatch(inside, pattern) if pattern else True
+            if fits and (all_files or os.path.splitext(file)[1].lower() in _PICTURES):
+                yield Item(_name(file, root), _stamp(file), Source(file))
+    elif suffix in _TARS and os.path.isfile(path):
+        yield from _tar(path, root)
+    elif suffix in _TABLES and os.path.isfile(path):
+        yield from (_parquet if suffix == ".parquet" else _jsonl)(path, root, column)
+    else:
+        yield Item(_name(path, root), _stamp(path), Source(path))
+
+
+def _walk(folder: str, recursive: bool, skip: Path | None, seen: set[Any]) -> Iterator[str]:
+    """The files of a folder. Links to files are followed, links to folders are not."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        raise BatchError(f"{_shown(folder)}: cannot be listed ({reason(error)})") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            if not os.path.isdir(entry.path):  # entry.is_dir raises for a link to itself
+                yield entry.path
+        elif recursive and not (skip and _is_results(entry.path, skip)):
+            state = entry.stat(follow_symlinks=False)
+            if (state.st_dev, state.st_ino) not in seen:  # a folder mounted inside itself
+                seen.add((state.st_dev, state.st_ino))
+                yield from _walk(entry.path, recursive, skip, seen)
+
+
+def _is_results(folder: str, skip: Path) -> bool:
+    return os.path.isdir(os.path.join(folder, HIDDEN)) and Path(folder).resolve() == skip.resolve()
+
+
+def _name(path: str, root: str) -> str:
+    return text_of(os.path.relpath(os.path.abspath(path), root).replace(os.sep, "/"))
+
+
+def _stamp(path: str) -> str:
+    """Changes with a file: its size and its time of change, which is only compared, not read."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return "missing"
+    return f"{state.st_size}-{state.st_mtime_ns}" if stat.S_ISREG(state.st_mode) else "no file"
+
+
+def _tar(path: str, root: str) -> Iterator[Item]:
+    """The pictures of a tar, such as a WebDataset shard; texts beside them are passed over."""
+    name, stamp = _name(path, root), _stamp(path)
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                inside = PurePosixPath(member.name)
+                if not member.isreg() or inside.suffix.lower() not in _PICTURES:
+                    continue
+                if inside.is_absolute() or ".." in inside.parts:
+                    raise BatchError(f"{_shown(path)}: holds the name {member.name!r}; not safe")
+                source = Source(path, "tar", member.offset_data, member.size)
+                yield Item(f"{name}/{text_of(member.name)}", stamp, source)
+    except (tarfile.TarError, OSError) as error:
+        raise BatchError(
+            f"{_shown(path)}: is no readable tar ({reason(error)}); compressed ones are not read"
+        ) from error
+
+
+def _column(path: str, columns: Sequence[str], wanted: str | None) -> str:
+    for name in (wanted,) if wanted else _COLUMNS:
+        if name in columns:
+            return name
+    raise BatchError(
+        f"{_shown(path)}: has no column {wanted or ' or '.join(_COLUMNS)}; it has "
+        f"{', '.join(columns[:20]) or 'none'}; name the one with pictures or paths by --column"
+    )
+
+
+def _jsonl(path: str, root: str, wanted: str | None) -> Iterator[Item]:
+    """A picture for each line's path, which is relative to the table."""
+    name, base = _name(path, root), os.path.dirname(path)
+    with blocks(Path(path)), open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise BatchError(f"{path}: line {number + 1} is not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise BatchError(f"{path}: line {number + 1} is not a JSON object")
+            found = row.get(_column(path, list(row), wanted))
+            if not isinstance(found, str):
+                raise BatchError(f"{path}: line {number + 1} has no path in its column")
+            picture = os.path.join(base, found)
+            yield Item(f"{name}/{number}", _stamp(picture), Source(picture))
+
+
+def parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise BatchError('Parquet needs pip install "janus-kit[batch]"') from error
+    return pyarrow.parquet
+
+
+def _parquet(path: str, root: str, wanted: str | None) -> Iterator[Item]:
+    import_ = parquet()
+    name, stamp = _name(path, root), _stamp(path)
+    try:
+        schema = import_.read_schema(path)
+        rows = import_.read_metadata(path).num_rows
+    except (OSError, ValueError) as error:  # of which pyarrow's errors are kinds
+        raise BatchError(f"{_shown(path)}: is no readable Parquet ({reason(error)})") from error
+    column = _column(path, schema.names, wanted)
+    for row in range(rows):
+        source = Source(path, "parquet", row, column=column)
+        yield Item(f"{name}/{row}", stamp, source)
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise BatchError('a data set\'s folder needs pip install "janus-kit[batch]"') from error
+    return datasets
+
+
+def _dataset(path: str, root: str, wanted: str | None) -> Iterator[Item]:
+    """The rows of a folder that datasets' save_to_disk wrote, split by split."""
+    if os.path.isfile(os.path.join(path, "dataset_dict.json")):
+        with blocks(Path(path)):
+            splits = json.loads(Path(path, "dataset_dict.json").read_text("utf-8"))["splits"]
+        for split in splits:
+            yield from _dataset(os.path.join(path, split), root, wanted)
+        return
+    opened = _open_dataset(path)
+    column = _column(path, opened.column_names, wanted)
+    name, stamp = _name(path, root), _stamp(os.path.join(path, "state.json"))
+    for row in range(len(opened)):
+        yield Item(f"{name}/{row}", stamp, Source(path, "dataset", row, column=column))
+
+
+@lru_cache(maxsize=4)
+def _open_dataset(path: str) -> Any:
+    try:
+        return _datasets().load_from_disk(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise BatchError(f"{_shown(path)}: is no readable data set ({reason(error)})") from error
+
+
+@lru_cache(maxsize=2)
+def _row_group(path: str, group: int, column: str, stamp: str) -> list[Any]:
+    table = parquet().ParquetFile(path).read_row_group(group, columns=[column])
+    found: list[Any] = table.column(0).to_pylist()
+    return found
+
+
+@lru_cache(maxsize=4)
+def _group_rows(path: str, stamp: str) -> list[int]:
+    metadata = parquet().read_metadata(path)
+    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+
+def check(item: Item) -> None:
+    """Raise ImageError if the file of an item is not what it was when it was listed."""
+    path = item.source.path
+    if item.stamp not in ("missing", _stamp(path)) and item.source.kind != "dataset":
+        gone = not os.path.lexists(path)
+        raise ImageError(
+            f"{_shown(path)}: has {'gone' if gone else 'changed'} since it was listed; run the "
+            "command again"
+        )
+
+
+def read(item: Item) -> str | bytes:
+    """A picture as vision.images.load takes it: a file's path, or bytes.
+
+    Raises ImageError for an input that is not what it was when it was listed.
+    """
+    source = item.source
+    if source.kind == "dataset":
+        import datasets
+
+        opened = _open_dataset(source.path)
+        if isinstance(opened.features.get(source.column), datasets.Image):
+            opened = opened.cast_column(source.column, datasets.Image(decode=False))
+        return _cell(opened[source.place][source.column], source.path)
+    check(item)
+    if source.kind == "file":
+        return source.path
+    if source.kind == "tar":
+        with open(source.path, "rb") as file:
+            file.seek(source.place)
+            return file.read(source.size)
+    row = source.place
+    for group, rows in enumerate(_group_rows(source.path, item.stamp)):
+        if row < rows:
+            values = _row_group(source.path, group, source.column, item.stamp)
+            return _cell(values[row], source.path)
+        row -= rows
+    raise ImageError(f"{_shown(source.path)}: has no row {source.place}")
+
+
+def _cell(value: Any, table: str) -> str | bytes:
+    """What a table's cell says of a picture: bytes, a path beside the table, or both in a dict."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return os.path.join(os.path.dirname(table), value)
+    raise ImageError(f"{_shown(table)}: a row has neither a picture's bytes nor a path")

@@ -1,0 +1,143 @@
+"""Pictures decoded ahead of the model, by threads or by processes that may die."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from janus_kit.batch import inputs
+from janus_kit.batch.files import reason
+from janus_kit.errors import ImageError
+from janus_kit.vision import images
+
+__all__ = ["Pixels", "ahead", "of_item", "of_picture", "workers_for"]
+
+T = TypeVar("T")
+Pixels = npt.NDArray[np.float32]  # [3, size, size] in ±1
+MANY = 256  # pictures from which on processes are worth the seconds of their start
+
+
+def workers_for(wanted: int | None, count: int) -> int:
+    """Processes that decode count pictures; 0 stands for a thread of this process."""
+    if wanted is not None:
+        return wanted
+    return min(8, max(1, (os.cpu_count() or 2) - 1)) if count >= MANY else 0
+
+
+def of_picture(picture: Any, size: int) -> Pixels | str:
+    """What the encoder reads of a picture, or why there is nothing to read."""
+    try:
+        return images.to_pixels(images.load(picture), size).numpy()
+    except (ImageError, OSError) as error:
+        return reason(error)
+    except MemoryError:
+        return "there is not enough memory to decode it"
+
+
+def of_item(item: inputs.Item, size: int) -> Pixels | str:
+    """of_picture for an input of a run, whose file must not change meanwhile.
+
+    An error does not name the file again: a run says the same wherever its folder lies.
+    """
+    try:
+        found = of_picture(inputs.read(item), size)
+        inputs.check(item)
+    except (ImageError, OSError) as error:
+        found = reason(error)
+    if isinstance(found, str):
+        for place in (item.source.path, repr(item.source.path), "the image bytes"):
+            found = found.removeprefix(f"{place}: ")
+    return found
+
+
+def _begin() -> None:
+    """In a new process: leave Ctrl-C to the parent, and end where that has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:  # a killed parent does not close the queue that its children wait at
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _pool(workers: int) -> Executor:
+    if not workers:
+        return ThreadPoolExecutor(1)
+    # A fork of a process with torch's threads may hang. The server has none, and imports once what
+    # its forks need.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(workers, context, initializer=_begin)
+
+
+def ahead(
+    work: Callable[[T, int], Pixels | str], items: Iterable[T], size: int, workers: int, room: int
+) -> Generator[tuple[T, Pixels | str], None, None]:
+    """work(item, size) for each item, in order, up to room of them ahead of the reader.
+
+    A process that dies takes nothing along: what was being done is done again item by item, and
+    the item with which it dies a second time gets an error.
+    """
+    pool = _pool(workers)
+    waiting: deque[tuple[T, Future[Any]]] = deque()
+    source = iter(items)
+    try:
+        while True:
+            while len(waiting) < room and (item := next(source, None)) is not None:
+                waiting.append((item, _submit(pool, work, item, size)))
+            if not waiting:
+                return
+            item, future = waiting.popleft()
+            try:
+                found = future.result()
+            except BrokenProcessPool:
+                pool.shutdown(wait=False)
+                suspects = [item, *(other for other, _ in waiting)]
+                waiting.clear()
+                yield from _singly(work, suspects, size)
+                pool = _pool(workers)
+            else:
+                yield item, found
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _submit(pool: Executor, work: Callable[..., Any], *given: Any) -> Future[Any]:
+    try:
+        return pool.submit(work, *given)
+    except BrokenProcessPool as error:  # its reader starts a new pool
+        broken: Future[Any] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _singly(
+    work: Callable[[T, int], Pixels | str], items: Iterable[T], size: int
+) -> Generator[tuple[T, Pixels | str], None, None]:
+    """work one after the other in one process; an error for an item that kills it twice."""
+    pool = _pool(1)
+    try:
+        for item in items:
+            found: Pixels | str = ""
+            for _ in range(2):  # one of them may have died of another's doing
+                try:
+                    found = pool.submit(work, item, size).result()
+                    break
+                except BrokenProcessPool:
+                    found = "the process that decoded it died, twice; is the file meant to do harm?"
+                    pool.shutdown(wait=False)
+                    pool = _pool(1)
+            yield item, found
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,279 @@
+"""The ledger: whatever a crash leaves of it, what was done stays done, and nothing else does."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from janus_kit.batch import upkeep
+from janus_kit.batch.files import Scratch, path_of, text_of
+from janus_kit.batch.ledger import Busy, Ledger, Shard
+from janus_kit.errors import BatchError
+
+SETTINGS = {"prompt": "what is it?", "seed": 1}
+
+
+def done(name: str, text: str = "a cat", stamp: str = "1-1") -> dict[str, Any]:
+    return {"name": name, "stamp": stamp, "texts": {"caption": text}}
+
+
+def failed(name: str, stamp: str = "1-1") -> dict[str, Any]:
+    return {"name": name, "stamp": stamp, "error": "is empty"}
+
+
+def path(folder: Path) -> Path:
+    return folder / ".janus" / "run.jsonl"
+
+
+def test_what_is_written_is_there_in_the_next_run(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.write([done("a.png"), failed("b.png")])
+        ledger.end()
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        assert [ledger.state(name, "1-1") for name in ("a.png", "b.png", "c.png")] == [
+            "done",
+            "failed",
+            "pending",
+        ]
+        assert ledger.record("a.png")["texts"] == {"caption": "a cat"}
+        assert ledger.state("a.png", "2-1") == "pending"  # the file has changed
+        assert ledger.loose == []
+
+
+def test_results_that_may_not_be_written_are_told(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.write([done("a.png")])
+        ledger.write([done("b.png"), done("c.png")])  # and then a crash
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        assert [record["name"] for record in ledger.loose] == ["b.png", "c.png"]
+
+
+@pytest.mark.parametrize("tail", [b'{"name": "c.pn', b"\0" * 50, b"\xff\xfe{", b'{"name": "c"}'])
+def test_a_torn_end_is_cut_away_and_the_run_goes_on(tmp_path: Path, tail: bytes) -> None:
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.write([done("a.png")])
+    with path(tmp_path).open("ab") as file:
+        file.write(tail)
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        assert ledger.state("a.png", "1-1") == "done"
+        ledger.write([done("b.png")])
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        assert ledger.state("b.png", "1-1") == "done"
+        assert ledger.record("b.png")["name"] == "b.png"
+    assert tail not in path(tmp_path).read_bytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0, 1))
+def test_a_ledger_that_is_cut_anywhere_keeps_whole_lines(
+    tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
+    folder = tmp_path_factory.mktemp("cut")
+    names = [f"{i}.png" for i in range(6)]
+    with Ledger(folder, SETTINGS) as ledger:
+        for name in names:
+            ledger.write([done(name, "zwölf Äpfel\n“quoted”")])
+    data = path(folder).read_bytes()
+    header = data.index(b"\n") + 1
+    cut = header + int(share * (len(data) - header))
+    path(folder).write_bytes(data[:cut])
+    whole = data[:cut].count(b"\n") - 1
+    with Ledger(folder, SETTINGS) as ledger:
+        states = [ledger.state(name, "1-1") for name in names]
+        assert states == ["done"] * whole + ["pending"] * (6 - whole)
+        ledger.write([done(name) for name in names[whole:]])
+    with Ledger(folder, SETTINGS) as ledger:
+        assert {ledger.state(name, "1-1") for name in names} == {"done"}
+
+
+def test_a_ledger_without_its_header_line_begins_anew(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SETTINGS):
+        pass
+    path(tmp_path).write_bytes(path(tmp_path).read_bytes()[:9])
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.write([done("a.png")])
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        assert ledger.state("a.png", "1-1") == "done"
+
+
+def test_of_two_lines_about_one_input_the_last_counts(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.write([failed("a.png"), done("b.png", "old")])
+        ledger.write([done("a.png"), done("b.png", "new")])
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        assert ledger.state("a.png", "1-1") == "done"
+        assert ledger.record("b.png")["texts"]["caption"] == "new"
+
+
+def test_a_damaged_line_in_the_middle_is_refused_until_it_is_repaired(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        for name in ("a.png", "b.png", "c.png"):
+            ledger.write([done(name)])
+    data = path(tmp_path).read_bytes().replace(b'"b.png"', b'"b.\0\xff')
+    path(tmp_path).write_bytes(data)
+    with pytest.raises(BatchError, match=r"line 3 is damaged; janus-kit batch repair"):
+        Ledger(tmp_path, SETTINGS)
+    assert upkeep.repair(tmp_path) == 1
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        states = [ledger.state(name, "1-1") for name in ("a.png", "b.png", "c.png")]
+        assert states == ["done", "pending", "done"]
+    assert path(tmp_path).with_suffix(".jsonl.damaged").read_bytes() == data
+
+
+def test_other_settings_are_refused_by_name_unless_all_is_to_be_done_again(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.write([done("a.png")])
+    other = {**SETTINGS, "prompt": "how many?"}
+    with pytest.raises(BatchError, match=r"had prompt 'what is it\?', now it is 'how many\?'"):
+        Ledger(tmp_path, other)
+    with Ledger(tmp_path, other, restart=True) as ledger:
+        assert ledger.state("a.png", "1-1") == "pending"
+        ledger.write([done("a.png", "three")])
+    with Ledger(tmp_path, other) as ledger:
+        assert ledger.record("a.png")["texts"]["caption"] == "three"
+
+
+def test_a_second_run_is_refused_while_the_first_is_at_work(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        with pytest.raises(Busy, match=f"another run .process {os.getpid()}. is at work there"):
+            Ledger(tmp_path, SETTINGS)
+        with pytest.raises(Busy):
+            Ledger(tmp_path, SETTINGS, Shard(0, 2))
+        with pytest.raises(Busy):
+            upkeep.merge(tmp_path)
+        ledger.write([done("a.png")])
+    Ledger(tmp_path, SETTINGS).close()
+
+
+def test_shards_run_beside_each_other_but_not_beside_themselves(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SETTINGS, Shard(0, 2)), Ledger(tmp_path, SETTINGS, Shard(1, 2)):
+        with pytest.raises(Busy):
+            Ledger(tmp_path, SETTINGS, Shard(1, 2))
+        with pytest.raises(Busy):
+            Ledger(tmp_path, SETTINGS)
+
+
+def test_a_line_that_cannot_be_written_leaves_the_ledger_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.write([done("a.png")])
+        before = path(tmp_path).read_bytes()
+
+        def fail(handle: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", fail)
+        with pytest.raises(OSError, match="No space"):
+            ledger.write([done("b.png")])
+        assert path(tmp_path).read_bytes() == before
+        assert ledger.state("b.png", "1-1") == "pending"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_every_input_belongs_to_exactly_one_shard(count: int) -> None:
+    shards = [Shard(i, count) for i in range(count)]
+    names = [f"{i}.png" for i in range(500)]
+    owners = [[shard.index for shard in shards if shard.has(name)] for name in names]
+    assert all(len(owner) == 1 for owner in owners)
+    sizes = [owners.count([i]) for i in range(count)]
+    assert min(sizes) > 500 / count * 0.6
+
+
+@pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "a/b", "0/0", "1/", "0/2/3"])
+def test_a_shard_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(BatchError, match="shard"):
+        Shard.parse(text)
+
+
+def test_merged_shards_hold_what_each_held_and_can_be_merged_again(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SETTINGS, Shard(0, 2)) as ledger:
+        ledger.expect(2)
+        ledger.write([done("a.png"), failed("b.png")])
+        ledger.end()
+    with Ledger(tmp_path, SETTINGS, Shard(1, 2)) as ledger:
+        ledger.expect(3)
+        ledger.write([done("c.png")])  # and then a crash
+    assert upkeep.status(tmp_path)["pending"] == 2
+    upkeep.merge(tmp_path)
+    first = path(tmp_path).read_bytes()
+    upkeep.merge(tmp_path)
+    assert path(tmp_path).read_bytes() == first
+    assert [p.name for p in (tmp_path / ".janus").glob("run*")] == ["run.jsonl"]
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        states = [ledger.state(f"{name}.png", "1-1") for name in "abcd"]
+        assert states == ["done", "failed", "done", "pending"]
+        assert [record["name"] for record in ledger.loose] == ["c.png"]
+    stands = upkeep.status(tmp_path)
+    assert {name: stands[name] for name in ("done", "failed", "pending", "running")} == {
+        "done": 2,
+        "failed": 1,
+        "pending": 2,
+        "running": False,
+    }
+    assert stands["reasons"] == ["is empty"]
+
+
+def test_shards_with_other_settings_are_not_merged(tmp_path: Path) -> None:
+    Ledger(tmp_path, SETTINGS, Shard(0, 2)).close()
+    target = tmp_path / ".janus" / "run-1-of-2.jsonl"
+    target.write_text(json.dumps({"run": {**SETTINGS, "seed": 2}}) + "\n")
+    with pytest.raises(BatchError, match="had seed 1, now it is 2"):
+        upkeep.merge(tmp_path)
+
+
+def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
+    for work in (upkeep.status, upkeep.merge, upkeep.repair):
+        with pytest.raises(BatchError, match="holds no run"):
+            work(tmp_path)
+
+
+@given(st.binary(min_size=1, max_size=40))
+def test_any_file_name_survives_as_text(raw: bytes) -> None:
+    name = os.fsdecode(raw)
+    text = text_of(name)
+    assert path_of(text) == name
+    assert json.loads(json.dumps(text)) == text
+    text.encode()
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".janus").mkdir()
+    scratch = Scratch(tmp_path)
+    scratch.write(tmp_path / "a.txt", b"old")
+
+    def fail(old: object, new: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="Input"):
+        scratch.write(tmp_path / "a.txt", b"new")
+    assert (tmp_path / "a.txt").read_bytes() == b"old"
+    assert list((tmp_path / ".janus").iterdir()) == []
+
+
+def test_what_a_killed_run_was_writing_is_removed_by_its_next_run_only(tmp_path: Path) -> None:
+    (tmp_path / ".janus").mkdir()
+    for name in ("tmp-0-of-2-7", "tmp-1-of-2-7", "tmp--3"):
+        (tmp_path / ".janus" / name).write_bytes(b"half")
+    Scratch(tmp_path, "0-of-2")
+    assert not (tmp_path / ".janus" / "tmp-0-of-2-7").exists()
+    assert (tmp_path / ".janus" / "tmp-1-of-2-7").exists()
+    Scratch(tmp_path)
+    assert list((tmp_path / ".janus").glob("tmp-*")) == []
+
+
+def test_a_success_of_one_shard_counts_more_than_a_failure_of_another(tmp_path: Path) -> None:
+    for index in range(2):
+        with Ledger(tmp_path, SETTINGS, Shard(index, 2)) as ledger:
+            ledger.write([done("x") if index else failed("x")])
+            ledger.write([failed("y") if index else done("y")])
+    for merged in (False, True):
+        with Ledger(tmp_path, SETTINGS) as ledger:
+            assert {ledger.state(name, "1-1") for name in "xy"} == {"done"}
+        if not merged:
+            upkeep.merge(tmp_path)

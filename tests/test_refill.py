@@ -1,0 +1,152 @@
+"""TextWriter against single calls: the same ids, and on a CPU the same bits."""
+
+import pytest
+import torch
+from conftest import tiny_config
+from torch import Tensor
+
+from janus_kit import engine
+from janus_kit.engine import Ended, TextWriter, write_text
+from janus_kit.generation.sampling import SamplingOptions, uniforms
+from janus_kit.model import Janus
+
+EOS, PAD, IMAGE = 1, 2, 3
+STEPS = 9
+GREEDY = SamplingOptions(guidance=1, temperature=0)
+DRAWN = SamplingOptions(guidance=1, temperature=0.3, top_p=0.95)
+
+
+@pytest.fixture(scope="module")
+def janus() -> Janus:
+    """Random weights with which answers end after different numbers of tokens."""
+    torch.manual_seed(3)
+    model = Janus(tiny_config()).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn_like(parameter) * 0.3 + 0.02)
+    model.text_head.weight[EOS] *= 2.5
+    return model
+
+
+def asked(janus: Janus, count: int) -> tuple[list[list[int]], Tensor]:
+    """Rows with one picture each, of unequal lengths, and the features of the pictures."""
+    draw = torch.Generator().manual_seed(5)
+    places = janus.config.vision.tokens
+    rows = []
+    for i in range(count):
+        text = torch.randint(4, 300, (3 + (7 * i) % 11,), generator=draw).tolist()
+        rows.append([*text[:2], *[IMAGE] * places, *text[2:]])
+    features = torch.randn(count, places, janus.config.language.hidden, generator=draw)
+    return rows, features
+
+
+def alone(janus: Janus, row: list[int], features: Tensor, options: SamplingOptions) -> list[int]:
+    noise = uniforms([4], STEPS)
+    written = write_text(
+        janus,
+        [row],
+        [features],
+        pad=PAD,
+        eos=EOS,
+        image=IMAGE,
+        noise=noise,
+        options=options,
+    )
+    ids = [int(token) for token in written]
+    return ids[: ids.index(EOS)] if EOS in ids else ids
+
+
+def together(
+    janus: Janus, rows: list[list[int]], features: Tensor, size: int, options: SamplingOptions
+) -> list[Ended]:
+    """The rows through a writer of the given size; in the order in which they end."""
+    writer = TextWriter(
+        janus, size, eos=EOS, pad=PAD, image=IMAGE, noise=uniforms([4], STEPS)[0], options=options
+    )
+    waiting = list(enumerate(rows))
+    ended: list[Ended] = []
+    while waiting or writer.free < len(writer.names):
+        part, waiting = waiting[: writer.free], waiting[writer.free :]
+        writer.add([(name, row, [features[name]]) for name, row in part])
+        if not waiting:
+            writer.shrink()
+        ended += writer.step()
+    return ended
+
+
+@pytest.mark.parametrize("options", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+def test_refilled_rows_are_answered_as_alone(
+    janus: Janus, options: SamplingOptions, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr(engine, "native_step", lambda model, kind: None)
+    rows, features = asked(janus, 30)
+    expected = {i: alone(janus, row, features[i], options) for i, row in enumerate(rows)}
+    lengths = {len(ids) for ids in expected.values()}
+    assert len(lengths) > 3, lengths  # so that rows do end at different times
+    for size in (1, 3, 8):
+        ended = together(janus, rows, features, size, options)
+        assert sorted(row.name for row in ended) == list(range(30))
+        assert {row.name: row.ids for row in ended} == expected
+
+
+def test_a_long_answer_does_not_hold_up_the_others(janus: Janus) -> None:
+    rows, features = asked(janus, 30)
+    order = [row.name for row in together(janus, rows, features, 4, GREEDY)]
+    assert order != sorted(order)
+
+
+@pytest.mark.skipif(
+    not engine.available(), reason="PyTorch's products of several rows round differently"
+)
+def test_a_rows_logits_are_to_the_bit_those_that_it_has_alone(janus: Janus) -> None:
+    rows, features = asked(janus, 12)
+
+    def logits(size: int) -> dict[int, list[Tensor]]:
+        writer = TextWriter(
+            janus,
+            size,
+            eos=EOS,
+            pad=PAD,
+            image=IMAGE,
+            noise=uniforms([4], STEPS)[0],
+            options=GREEDY,
+        )
+        waiting = list(enumerate(rows))
+        seen: dict[int, list[Tensor]] = {i: [] for i in range(len(rows))}
+        while waiting or writer.free < len(writer.names):
+            part, waiting = waiting[: writer.free], waiting[writer.free :]
+            writer.add([(name, row, [features[name]]) for name, row in part])
+            for place, name in enumerate(writer.names):
+                if name is not None:
+                    seen[name].append(writer.logits[place].clone())
+            writer.step()
+        return seen
+
+    single, five = logits(1), logits(5)
+    for name, found in single.items():
+        assert len(found) == len(five[name])
+        assert all(torch.equal(a, b) for a, b in zip(found, five[name], strict=True))
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+def test_a_row_with_nan_fails_alone(
+    janus: Janus, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr(engine, "native_step", lambda model, kind: None)
+    rows, features = asked(janus, 10)
+    expected = {i: alone(janus, row, features[i], GREEDY) for i, row in enumerate(rows) if i != 4}
+    features[4] = float("nan")
+    ended = together(janus, rows, features, 3, GREEDY)
+    assert {row.name: row.ids for row in ended if row.error is None} == expected
+    (bad,) = [row for row in ended if row.error is not None]
+    assert (bad.name, "token 1 of the answer" in str(bad.error)) == (4, True)
+
+
+def test_an_answer_ends_where_the_model_reads_no_further(janus: Janus) -> None:
+    rows, features = asked(janus, 1)
+    limit = janus.config.language.max_positions
+    long = rows[0] + [5] * (limit - len(rows[0]) - 2)
+    (ended,) = together(janus, [long], features, 1, GREEDY)
+    assert len(ended.ids) <= 2
