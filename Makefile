@@ -10,7 +10,7 @@ READY := .venv/.ready
 
 run: $(READY)
 	@echo "Drawing a red apple left of a blue car ..."
-	@picture=$$($(BIN)/janus-kit generate "a red apple left of a blue car" --seed 1 --guidance 2.5 -o out) && \
+	@picture=$$($(BIN)/janus-kit generate "a red apple left of a blue car" --seed 8 --guidance 2.5 -o out) && \
 	echo "The picture is $$picture" && \
 	echo "Asking the same model what it sees there ..." && \
 	$(BIN)/janus-kit caption "$$picture"

@@ -113,8 +113,7 @@ class Scene:
 
 def held_out(name: str, color: str) -> bool:
     """True for the one colour of each thing (an eighth of all) that training never shows."""
-    # By turns, so that no colour loses more than three things and the usual ones stay: a red
-    # apple, a yellow star.
+    # By turns, so that no colour loses more than two things. A red apple is one of them.
     return tuple(COLORS)[(5 * NAMES.index(name) + 2) % len(COLORS)] == color
 
 
