@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_kit.config import JanusConfig, LanguageConfig
+from janus_kit.generation import native
 from janus_kit.generation.vq import VQTokenizer
 from janus_kit.vision.encoder import Projector, VisionEncoder
 
@@ -88,7 +89,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     half = x.shape[-1] // 2
     turned = torch.cat((x[..., half:], x[..., :half]), -1)
-    return torch.addcmul(x * cos, turned, sin)
+    return (x * cos).addcmul_(turned, sin)
 
 
 def slim(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -109,6 +110,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """
     shared = q.shape[1] != k.shape[1]
     causal = bias is None and q.shape[2] > 1
+    if causal and native.attends(q, k, v):
+        return native.attend(q, k, v)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=bias, is_causal=causal, enable_gqa=shared
     )

@@ -100,6 +100,42 @@ def test_the_native_step_equals_the_plain_one(
         )
 
 
+@pytest.mark.parametrize(
+    ("b", "heads", "kv_heads", "t", "size"),
+    [(1, 4, 4, 640, 64), (2, 4, 2, 37, 8), (3, 3, 1, 5, 6), (1, 2, 2, 2, 40), (1, 1, 1, 33, 128)],
+)
+@torch.inference_mode()
+def test_native_attention_equals_the_plain_one(
+    b: int, heads: int, kv_heads: int, t: int, size: int
+) -> None:
+    torch.manual_seed(0)
+    q = torch.randn(b, t, heads, size).transpose(1, 2)
+    k, v = (torch.randn(b, kv_heads, t, size) for _ in range(2))
+    assert native.attends(q, k, v)
+    found = native.attend(q, k, v, 1)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, is_causal=True, enable_gqa=heads != kv_heads
+    )
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+    for threads in (2, 3):
+        assert torch.equal(native.attend(q, k, v, threads), found)
+    for row in range(b):
+        alone = native.attend(*(x[row : row + 1] for x in (q, k, v)), 1)
+        assert torch.equal(alone[0], found[row])
+    large = native.attend(30 * q, 30 * k, v, 1)  # no exponent overflows
+    assert large.isfinite().all()
+
+
+def test_attention_with_gradients_other_dtypes_or_a_cache_is_left_to_torch() -> None:
+    q = torch.randn(1, 2, 5, 8)
+    assert not native.attends(q, q, q)
+    with torch.no_grad():
+        assert native.attends(q, q, q)
+        assert not native.attends(*[q.bfloat16()] * 3)
+        assert not native.attends(q[:, :, 3:], q, q)
+        assert not native.attends(*[q.transpose(2, 3)] * 3)
+
+
 def test_a_row_is_the_same_to_the_bit_alone_in_a_batch_and_with_more_threads() -> None:
     janus = random_janus()
     step = native_step(janus, "code")

@@ -1,4 +1,4 @@
-"""The decoder step in C: step.c, called once a position, where it was built.
+"""The decoder step and causal attention in C: step.c, where it was built.
 
 It reads row-major matrices as PyTorch holds them. On a CPU a step of few rows reads every weight
 once, and a small model's step in PyTorch is mostly the starting of its hundred operations.
@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Head", "NativeStep", "available"]
+__all__ = ["Head", "NativeStep", "attend", "attends", "available"]
 
 log = logging.getLogger(__name__)
 
+_LANES, _QUERIES, _WIDEST = 32, 4, 1024  # as step.c has them
 TRIAL, LONGEST_TRIAL = 16, 1024  # steps until another number of threads is tried again
 
 
@@ -45,6 +46,7 @@ def _library() -> ctypes.CDLL | None:
         log.warning("%s: cannot be loaded (%s); drawing goes on in PyTorch", found.origin, error)
         return None
     library.janus_step.restype = None
+    library.janus_attend.restype = None
     library.janus_scratch.restype = ctypes.c_int64
     return library
 
@@ -52,6 +54,40 @@ def _library() -> ctypes.CDLL | None:
 def available() -> bool:
     """True where the native step was built."""
     return _library() is not None
+
+
+def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """True where `attend` can take them."""
+    return (
+        q.device.type == "cpu"
+        and q.dtype == k.dtype == v.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
+        and q.shape[2] == k.shape[2]
+        and q.shape[3] <= _WIDEST
+        and available()
+    )
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, threads: int | None = None) -> Tensor:
+    """Causal attention of whole rows: fp32 [b, heads, t, size], k and v with kv_heads -> as q.
+
+    For what `attends` allows; threads: None takes torch's number.
+    """
+    library: Any = _library()
+    b, heads, t, size = q.shape
+    threads = threads or torch.get_num_threads()
+    wide = -(-t // _LANES) * _LANES
+    scratch = torch.empty(threads * (size + _QUERIES) * wide)
+    y = torch.empty(b, t, heads, size)
+    library.janus_attend(
+        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (q, k, v, y)),
+        *((ctypes.c_int64 * 3)(*tensor.stride()[:3]) for tensor in (q, k, v)),
+        *(ctypes.c_int64(number) for number in (b, heads, k.shape[1], t, size, wide)),
+        ctypes.c_void_p(scratch.data_ptr()),
+        ctypes.c_int64(threads),
+    )
+    return y.transpose(1, 2)
 
 
 @dataclass(frozen=True)
