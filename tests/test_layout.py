@@ -31,6 +31,7 @@ STOREYS = (
         "engine",
         "names",
         "storage",
+        "packages",
         "metadata",
         "loading",
         "options",

