@@ -229,3 +229,36 @@ def janus(run: Run, hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """As run, with the tiny model."""
     monkeypatch.setenv("JANUS_KIT_MODEL", str(hf_folder))
     return run
+
+
+DETECTOR = '''
+import numpy as np
+from janus_kit.scoring.geneval import OBJECTS, Detection
+
+calls = []
+
+class Sees:
+    """Finds things by a picture's first pixels; with masks, so that they are kept too."""
+
+    def detect(self, images):
+        found = []
+        for image in images:
+            calls.append(image.size)
+            pixels = np.asarray(image).reshape(-1, 3).astype(int)
+            mask = np.zeros((image.height, image.width), bool)
+            mask[2:20, 3:30] = True
+            found.append([
+                Detection(OBJECTS[pixels[k].sum() % 80], (k, 2, 30 + k, 20), 0.3 + k / 9, mask)
+                for k in range(6)
+            ])
+        return found
+'''
+
+
+@pytest.fixture
+def scored(janus: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """As janus, with the tiny model, and a detector named sees:Sees."""
+    (tmp_path / "sees.py").write_text(DETECTOR)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sees", raising=False)
+    return janus
