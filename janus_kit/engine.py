@@ -20,7 +20,7 @@ from janus_kit.generation.sampling import SamplingOptions, choose, on_device
 from janus_kit.model import SPAN, Cache, Janus, Layer
 from janus_kit.prompts import pad_left
 
-__all__ = ["CodeDrawer", "Ended", "TextWriter", "write_text"]
+__all__ = ["CodeDrawer", "Ended", "Read", "TextWriter", "read", "write_text"]
 
 
 def _slots(count: int) -> int:
@@ -197,6 +197,28 @@ class Ended:
     error: GenerationError | None = None
 
 
+@dataclass(frozen=True)
+class Read:
+    """Rows of ids that are read, and the logits [b, v] of what follows them."""
+
+    rows: Sequence[Sequence[int]]
+    cache: Cache  # of exactly the rows' slots
+    logits: Tensor
+
+
+@torch.inference_mode()
+def read(
+    model: Janus, rows: Sequence[Sequence[int]], features: Sequence[Tensor], pad: int, image: int
+) -> Read:
+    """Read whole rows, left-padded; features [576, d] for every picture, in the rows' order."""
+    inputs = pad_left(rows, pad)
+    mask = inputs.mask.to(model.device)
+    embeds = model.embed(inputs.tokens.to(model.device), image, features)
+    cache = Cache.empty(model.config.language, mask, mask.shape[1], model.dtype)
+    hidden = model.language(embeds, mask, cache, last=True)[:, 0]
+    return Read(rows, cache, model.text_head(hidden).float())
+
+
 class TextWriter:
     """Answers written side by side, in which a row that ends makes room for the next at once.
 
@@ -232,7 +254,6 @@ class TextWriter:
     def free(self) -> int:
         return self.names.count(None)
 
-    @torch.inference_mode()
     def add(self, rows: Sequence[tuple[Any, Sequence[int], Sequence[Tensor]]]) -> None:
         """Begin rows: (name, ids, the features [576, d] of its pictures) each; at most free.
 
@@ -241,27 +262,29 @@ class TextWriter:
         together = 1 if self.model.device.type == "cpu" else len(rows)
         for start in range(0, len(rows), together):
             part = rows[start : start + together]
-            inputs = pad_left([ids for _, ids, _ in part], self.pad)
-            mask = inputs.mask.to(self.model.device)
-            t = mask.shape[1]
             features = [picture for _, _, shown in part for picture in shown]
-            embeds = self.model.embed(inputs.tokens.to(self.model.device), self.image, features)
-            language = self.model.config.language
-            read = Cache.empty(language, mask, t, self.model.dtype)
-            hidden = self.model.language(embeds, mask, read, last=True)[:, 0]
-            logits = self.model.text_head(hidden).float()
-            cache = self._room(t)
-            for i, (name, ids, _) in enumerate(part):
-                row = self.names.index(None)
-                self.names[row], self.written[row] = name, []
-                self.limits[row] = min(len(self.noise), language.max_positions - len(ids))
-                window = slice(self.filled - t, self.filled)
-                cache.keys[:, row, :, window] = read.keys[:, i]
-                cache.values[:, row, :, window] = read.values[:, i]
-                cache.bias[row] = float("-inf")
-                cache.bias[row, :, :, window] = read.bias[i]
-                cache.padding[row] = self.filled - t + read.padding[i]
-                self.logits[row] = logits[i]
+            ids = [ids for _, ids, _ in part]
+            self.begin(
+                [name for name, _, _ in part], read(self.model, ids, features, self.pad, self.image)
+            )
+
+    @torch.inference_mode()
+    def begin(self, names: Sequence[Any], done: Read) -> None:
+        """As add, of rows that are read already."""
+        t = done.cache.slots
+        cache = self._room(t)
+        for i, (name, ids) in enumerate(zip(names, done.rows, strict=True)):
+            row = self.names.index(None)
+            self.names[row], self.written[row] = name, []
+            longest = self.model.config.language.max_positions - len(ids)
+            self.limits[row] = min(len(self.noise), longest)
+            window = slice(self.filled - t, self.filled)
+            cache.keys[:, row, :, window] = done.cache.keys[:, i]
+            cache.values[:, row, :, window] = done.cache.values[:, i]
+            cache.bias[row] = float("-inf")
+            cache.bias[row, :, :, window] = done.cache.bias[i]
+            cache.padding[row] = self.filled - t + done.cache.padding[i]
+            self.logits[row] = done.logits[i]
 
     def step(self) -> list[Ended]:
         """Write one token of every row; those that have ended with it, whose rows are then free."""

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from batch_parts import SHORT, contents, picture, rows
 from torch import Tensor
 
+from janus_kit import JanusPipeline, caption_folder
 from janus_kit.cli import main
 from janus_kit.config import JanusConfig, LanguageConfig, VisionConfig, VQConfig
 from janus_kit.training.tokenizer import train_tokenizer
@@ -262,3 +265,36 @@ def scored(janus: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "sees", raising=False)
     return janus
+
+
+@pytest.fixture(scope="module")
+def pipe(hf_folder: Path) -> JanusPipeline:
+    return JanusPipeline.from_pretrained(hf_folder)
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty pictures, two of them broken. Copy it before captioning it."""
+    folder = tmp_path_factory.mktemp("album")
+    for i in range(20):
+        picture(folder / f"{i:02}.png", i)
+    (folder / "07.png").write_bytes((folder / "07.png").read_bytes()[:60])
+    (folder / "13.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def folder(album: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(album, tmp_path / "pictures"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    album: Path, pipe: JanusPipeline, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """What a run without any misfortune leaves."""
+    folder = Path(shutil.copytree(album, tmp_path_factory.mktemp("calm") / "pictures"))
+    outcome = caption_folder(pipe, folder, **SHORT)
+    assert (outcome.done, outcome.failed, outcome.left) == (18, 2, 0)
+    assert len({row.get("caption") for row in rows(folder)}) > 9  # else nothing could be mixed up
+    return contents(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_parts import Killed, contents, dies_at
 from PIL import Image
 
 from janus_kit import JanusPipeline, draw_file, read_settings
@@ -23,20 +24,11 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def pipe(hf_folder: Path) -> JanusPipeline:
-    return JanusPipeline.from_pretrained(hf_folder)
-
-
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n")
     return path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def index(folder: Path) -> list[dict[str, Any]]:
@@ -88,10 +80,6 @@ def test_a_second_run_draws_nothing_and_a_changed_row_only_itself(
         draw_file(pipe, prompts, out, top_k=5)
 
 
-class Killed(BaseException):
-    """Stands for kill −9 where a test must choose the moment."""
-
-
 @pytest.mark.parametrize("when", [1, 2, 3])
 @pytest.mark.parametrize("place", ["replace", "ledger"])
 def test_a_run_that_dies_is_completed_to_the_byte(
@@ -107,18 +95,8 @@ def test_a_run_that_dies_is_completed_to_the_byte(
     target: Any = (
         os if place == "replace" else __import__("janus_kit.batch.ledger").batch.ledger.Ledger
     )
-    name = "replace" if place == "replace" else "write"
-    real, calls = getattr(target, name), 0
-
-    def call(*arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == when:
-            raise Killed
-        return real(*arguments, **options)
-
     with monkeypatch.context() as patch:
-        patch.setattr(target, name, call)
+        dies_at(target, "replace" if place == "replace" else "write", when, patch)
         with pytest.raises(Killed):
             draw_file(pipe, prompts, out, batch_size=1)
     outcome = draw_file(pipe, prompts, out)

