@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from batch_parts import picture
 from PIL import Image
-from test_captioning import picture
 
 from janus_kit import JanusPipeline, caption_folder
 from janus_kit.batch import inputs

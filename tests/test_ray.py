@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from batch_parts import contents
 from test_batch_cli import SHORT, descendants, finish, gone, lines, make, start, title, wait
-from test_captioning import contents
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
