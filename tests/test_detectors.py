@@ -338,8 +338,10 @@ def test_a_self_test_tells_garbage_from_answers() -> None:
     assert self_test(Fake(good)) == []
     assert len(self_test(Fake({}))) == 2
     assert (
-        "names none" in self_test(Fake({name: [Detection("cat", box, 0.9)] for name in names}))[0]
+        "names none" in self_test(Fake({name: [Detection("dog", box, 0.9)] for name in names}))[0]
     )
+    blind = {name: things for name, things in good.items() if name != "cat"}
+    assert self_test(Fake(blind)) == ["it sees no cat in a photograph of one"]
     ghost = {**good, "": [Detection("zebra", box, 0.95)]}
     assert self_test(Fake(ghost)) == ["it sees zebra in an empty picture"]
 

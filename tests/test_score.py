@@ -267,8 +267,11 @@ def test_a_self_test_warns(scored: Run) -> None:
     assert summary("a")["warnings"]
 
 
-def test_what_can_be_fetched_is_named(run: Run) -> None:
+def test_what_can_be_fetched_is_named_and_printed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     ended = run("score", "fetch", "everything")
     assert (ended.code, "dpg and efficientdet" in ended.err) == (2, True)
-    ended = run("score", "fetch", "efficientdet")
-    assert (ended.code, "--package and --sha256" in ended.err) == (2, True)
+    for what in ("dpg", "efficientdet"):
+        monkeypatch.setattr(f"janus_kit.scoring.fetch.fetch_{what}", lambda: tmp_path / "it")
+        assert run("score", "fetch", what).out == f"{tmp_path / 'it'}\n"

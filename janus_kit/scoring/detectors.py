@@ -8,6 +8,7 @@ import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image, ImageDraw
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 DEFAULT = "facebook/mask2former-swin-small-coco-instance"
+PHOTOGRAPHED = "cat"  # what cat.jpg shows
 FLOOR = 0.05  # detections at or below this are not kept in files; no threshold may be lower
 
 
@@ -129,7 +131,7 @@ def _plug_in(name: str, module: str, function: str) -> Detector:
 
 
 def self_test(detector: Detector) -> list[str]:
-    """What is suspicious about a detector's answers to drawn pictures; empty when nothing is.
+    """What is suspicious about a detector's answers to known pictures; empty when nothing is.
 
     The commonest fault in the field is silent: weights that did not load, or kernels for another
     card, give few and weak detections, and all scores fall to zero.
@@ -145,7 +147,9 @@ def self_test(detector: Detector) -> list[str]:
         if thing.label == name and thing.score > detector.facts.threshold
     }
     if wanted and not seen:
-        warnings.append(f"it names none of a drawn {', '.join(wanted)}")
+        warnings.append(f"it names none of a plain {', '.join(wanted)}")
+    elif PHOTOGRAPHED in wanted and PHOTOGRAPHED not in seen:
+        warnings.append(f"it sees no {PHOTOGRAPHED} in a photograph of one")
     best = [
         max((thing.score for thing in things), default=0.0)
         for name, things in zip(drawn, found, strict=True)
@@ -153,7 +157,7 @@ def self_test(detector: Detector) -> list[str]:
     ]
     if best and sum(best) / len(best) < detector.facts.threshold:
         warnings.append(
-            f"its best scores on drawn things average {sum(best) / len(best):.2f}: did all weights "
+            f"its best scores on known things average {sum(best) / len(best):.2f}: did all weights "
             "load?"
         )
     nothing = found[list(drawn).index("")]
@@ -163,7 +167,7 @@ def self_test(detector: Detector) -> list[str]:
 
 
 def known_pictures() -> dict[str, Image.Image]:
-    """Drawn pictures by the name of what they show; "" shows nothing."""
+    """Three drawings and a photograph by the name of what they show; "" shows nothing."""
     sky = Image.linear_gradient("L").resize((384, 384))
     plain = Image.merge("RGB", [sky.point(lambda v, a=a: 150 + a + v // 8) for a in (0, 20, 45)])
     found = {"": plain}
@@ -174,6 +178,8 @@ def known_pictures() -> dict[str, Image.Image]:
     ):
         found[name] = plain.copy()
         draw(ImageDraw.Draw(found[name]))
+    with Image.open(Path(__file__).with_name("cat.jpg")) as photograph:  # whose it is: see NOTICE
+        found[PHOTOGRAPHED] = photograph.convert("RGB")
     return found
 
 
