@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import inspect
 import json
 import logging
 import os
@@ -10,7 +9,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO, TextIOWrapper
 from itertools import chain, count
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from janus_kit.errors import JanusKitError, PromptError
+from janus_kit.sharing import with_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +37,7 @@ __all__ = [
     "Verbose",
     "compare",
     "complain",
+    "complain_of",
     "describe",
     "draw",
     "lines",
@@ -109,20 +110,7 @@ def open_model(
     return pipe
 
 
-def with_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of open_model to a command, whose argument load then opens that model."""
-    shared = inspect.signature(open_model).parameters
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        chosen = {name: given.pop(name) for name in shared}
-        command(load=functools.partial(open_model, **chosen), **given)
-
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "load"]
-    parameters = [*own, *shared.values()]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads it
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+with_model = with_options(open_model, "load")
 
 
 @contextmanager
@@ -196,6 +184,12 @@ def _shortage(error: BaseException) -> str | None:
 def complain(error: object) -> None:
     """One line on stderr."""
     typer.echo(f"janus-kit: {' '.join(str(error).split())}", err=True)
+
+
+def complain_of(lines: Iterable[str]) -> None:
+    """complain, line by line."""
+    for line in lines:
+        complain(line)
 
 
 def result(line: object, record: Mapping[str, Any], as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial as partial_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +12,13 @@ import typer
 from janus_kit import console
 from janus_kit.console import Load, Quiet, Verbose, with_model
 from janus_kit.errors import OptionError
+from janus_kit.sharing import with_options
 
 if TYPE_CHECKING:
     from janus_kit.scoring.clip import ColorJudge
     from janus_kit.scoring.detectors import Detector
     from janus_kit.scoring.drawers import Drawer
+    from janus_kit.scoring.records import Shard
     from janus_kit.scoring.run import Outcome, Run
 
 __all__ = ["app"]
@@ -50,6 +53,64 @@ ShardOption = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="The summary as one line of JSON.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the options say that both benchmarks have."""
+
+    run: "Run"
+    drawer: Callable[[Load], "Drawer"]
+    draws: bool
+    size: int | None
+    resume: bool
+    predict_only: bool
+    baseline: Path | None
+    part: "Shard"
+
+
+def wanted(
+    images: Images = None,
+    diffusers: Diffusers = None,
+    samples: Samples = 4,
+    seed: Seed = 42,
+    guidance: Guidance = None,
+    temperature: Temperature = 1.0,
+    steps: Steps = None,
+    batch_size: Batch = "auto",
+    predict_only: PredictOnly = False,
+    score_only: ScoreOnly = False,
+    resume: Resume = True,
+    partial: Partial = False,
+    baseline: Baseline = None,
+    shard: ShardOption = "1/1",
+    *,
+    output: Path,
+) -> Wanted:
+    """The run that the options of both benchmarks ask for; output is each one's own."""
+    from janus_kit.scoring.records import Shard
+    from janus_kit.scoring.run import Run
+
+    if images is not None and (diffusers is not None or predict_only):
+        raise OptionError("--images are drawn already; leave --diffusers and --predict-only out")
+    if predict_only and score_only:
+        raise OptionError("give --predict-only or --score-only, not both")
+    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size)):
+        raise OptionError(f"batch size must be a whole number from 1 or auto, not {batch_size!r}")
+    size = None if batch_size == "auto" else int(batch_size)
+    return Wanted(
+        run=Run(output=output, images=images, samples=samples, seed=seed, partial=partial),
+        drawer=lambda load: _drawer(load, diffusers, guidance, temperature, steps, size),
+        draws=images is None and not score_only,
+        size=size,
+        resume=resume,
+        predict_only=predict_only,
+        baseline=baseline,
+        part=Shard.parse(shard),
+    )
+
+
+with_run = with_options(wanted, "want")
+
+
 @app.callback()
 def score() -> None:
     """Score pictures by GenEval or DPG-Bench, drawn here or elsewhere."""
@@ -58,11 +119,11 @@ def score() -> None:
 
 @app.command()
 @with_model
+@with_run
 def geneval(
     load: Load,
+    want: Callable[..., Wanted],
     output: Output = Path("runs/geneval"),
-    images: Images = None,
-    diffusers: Diffusers = None,
     detector: Annotated[
         str | None,
         typer.Option(help="A hub id, efficientdet[:FILE] or module:function. [the published one]"),
@@ -75,22 +136,10 @@ def geneval(
         str, typer.Option(help="Only prompts of these things: a,b,c or @FILE of lines.")
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="The first prompts of a task.")] = None,
-    samples: Samples = 4,
-    seed: Seed = 42,
-    guidance: Guidance = None,
-    temperature: Temperature = 1.0,
-    steps: Steps = None,
-    batch_size: Batch = "auto",
     threshold: Annotated[float | None, typer.Option(help="Of a detection. [0.3]")] = None,
     counting_threshold: Annotated[
         float | None, typer.Option(help="Where things are counted. [0.9; efficientdet 0.3]")
     ] = None,
-    predict_only: PredictOnly = False,
-    score_only: ScoreOnly = False,
-    resume: Resume = True,
-    partial: Partial = False,
-    baseline: Baseline = None,
-    shard: ShardOption = "1/1",
     self_test: Annotated[
         bool, typer.Option("--self-test", help="First see if the detector answers garbage.")
     ] = False,
@@ -107,45 +156,40 @@ def geneval(
     janus-kit score geneval --detector efficientdet --samples 1 -o runs/embedded
     """
     from janus_kit.scoring import geneval_run
-    from janus_kit.scoring.records import Shard
-    from janus_kit.scoring.run import Run
 
     rules = geneval_run.Rules(threshold=threshold, counting_threshold=counting_threshold)
-    part = Shard.parse(shard)
+    asked = want(output=output)
+    run, part = asked.run, asked.part
     chosen = geneval_run.choose(_words(tasks), _words(names), limit, part)
-    run = Run(output=output, images=images, samples=samples, seed=seed, partial=partial)
-    _check_sources(images, diffusers, predict_only, score_only)
-    size = _batch(batch_size)
     # Before hours of drawing, see if the pictures can be judged at all.
-    judges = None if predict_only else _judges(load, detector, colors, size, self_test)
+    judges = None
+    if not asked.predict_only:
+        judges = _judges(load, detector, colors, asked.size, self_test)
     failed: list[str] = []
-    if images is None and not score_only:
-        drawer = _drawer(load, diffusers, guidance, temperature, steps, size)
-        failed = geneval_run.draw(run, chosen, drawer, overwrite=not resume)
-    for line in failed:
-        console.complain(line)
+    if asked.draws:
+        failed = geneval_run.draw(run, chosen, asked.drawer(load), overwrite=not asked.resume)
+        console.complain_of(failed)
     if judges is None:
-        console.result(str(run.pictures), {"images": run.pictures}, as_json)
-        _end(failed)
+        _drawn(run, failed, as_json)
         return
     finds, told, warnings = judges
     if part.count > 1:
         geneval_run.see(run, chosen, finds, told, rules)
-        console.result(f"{output}: shard {shard} is done", {"shard": shard}, as_json)
-        _end(failed)
+        _shard_done(asked, failed, as_json)
         return
     outcome = geneval_run.score(run, chosen, finds, told, rules, warnings)
 
     from janus_kit.scoring.page import geneval_page
 
-    _finish(run, outcome, baseline, partial_of(geneval_page, root=run.pictures), as_json)
-    _end([*failed, *outcome.complaints])
+    _finish(asked, outcome, partial_of(geneval_page, root=run.pictures), failed, as_json)
 
 
 @app.command()
 @with_model
+@with_run
 def dpg(
     load: Load,
+    want: Callable[..., Wanted],
     questions: Annotated[
         Path | None, typer.Option(help="A CSV like dpg_bench.csv. [the fetched one]")
     ] = None,
@@ -153,8 +197,6 @@ def dpg(
     prompts: Annotated[
         Path | None, typer.Option(help="A folder of ID.txt files. [the CSV's text column]")
     ] = None,
-    images: Images = None,
-    diffusers: Diffusers = None,
     judge: Annotated[
         str | None, typer.Option(help="self, or the hub id of a vision-language model.")
     ] = None,
@@ -162,18 +204,6 @@ def dpg(
         Path | None, typer.Option(help="Answers made elsewhere: lines of JSON; see the README.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first items.")] = None,
-    samples: Samples = 4,
-    seed: Seed = 42,
-    guidance: Guidance = None,
-    temperature: Temperature = 1.0,
-    steps: Steps = None,
-    batch_size: Batch = "auto",
-    predict_only: PredictOnly = False,
-    score_only: ScoreOnly = False,
-    resume: Resume = True,
-    partial: Partial = False,
-    baseline: Baseline = None,
-    shard: ShardOption = "1/1",
     compat: Annotated[
         bool, typer.Option("--compat", help="What the reference prints, its faults included.")
     ] = False,
@@ -193,36 +223,29 @@ def dpg(
     from janus_kit.scoring import dpg as rules
     from janus_kit.scoring import dpg_run
     from janus_kit.scoring.fetch import dpg_file
-    from janus_kit.scoring.records import Shard, write_rows
-    from janus_kit.scoring.run import Run
+    from janus_kit.scoring.records import write_rows
 
-    if not predict_only and (judge is None) == (answers is None):
+    wanted_run = want(output=output)
+    if not wanted_run.predict_only and (judge is None) == (answers is None):
         raise OptionError("give a --judge or --answers, and not both")
-    _check_sources(images, diffusers, predict_only, score_only)
-    part = Shard.parse(shard)
+    run, part = wanted_run.run, wanted_run.part
     questions = questions or dpg_file()
     asked = dpg_run.group(rules.load_questions(questions, compat=compat))
     items = dpg_run.choose(asked, limit, part)
-    run = Run(output=output, images=images, samples=samples, seed=seed, partial=partial)
-    size = _batch(batch_size)
-    failed: list[str] = []
-    texts: Mapping[str, str] = {}
-    if images is None and not score_only:
+    failed, texts = list[str](), dict[str, str]()
+    if wanted_run.draws:
         texts = rules.load_prompts(prompts or questions)
-        drawer = _drawer(load, diffusers, guidance, temperature, steps, size)
-        failed = dpg_run.draw(run, items, texts, drawer, overwrite=not resume)
-    for line in failed:
-        console.complain(line)
-    if predict_only:
+        drawer = wanted_run.drawer(load)
+        failed = dpg_run.draw(run, items, texts, drawer, overwrite=not wanted_run.resume)
+        console.complain_of(failed)
+    if wanted_run.predict_only:
         if part.count == 1:
             write_rows(output / "asks.jsonl", dpg_run.asks(run, items, asked))
-        console.result(str(run.pictures), {"images": run.pictures}, as_json)
-        _end(failed)
+        _drawn(run, failed, as_json)
         return
-    found, name, about = _answers(load, run, items, asked, judge, answers, size)
+    found, name, about = _answers(load, run, items, asked, judge, answers, wanted_run.size)
     if part.count > 1:
-        console.result(f"{output}: shard {shard} is done", {"shard": shard}, as_json)
-        _end(failed)
+        _shard_done(wanted_run, failed, as_json)
         return
     outcome, _ = dpg_run.sum_up(
         run,
@@ -236,8 +259,7 @@ def dpg(
     )
 
     page = partial_of(dpg_run.dpg_page, run=run, questions=asked, prompts=texts)
-    _finish(run, outcome, baseline, page, as_json)
-    _end([*failed, *outcome.complaints])
+    _finish(wanted_run, outcome, page, failed, as_json)
 
 
 @app.command()
@@ -267,21 +289,15 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _batch(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise OptionError(f"batch size must be a whole number from 1 or auto, not {text!r}")
-    return int(text)
+def _drawn(run: "Run", failed: Sequence[str], as_json: bool) -> None:
+    console.result(str(run.pictures), {"images": run.pictures}, as_json)
+    _end(failed)
 
 
-def _check_sources(
-    images: Path | None, diffusers: str | None, predict_only: bool, score_only: bool
-) -> None:
-    if images is not None and (diffusers is not None or predict_only):
-        raise OptionError("--images are drawn already; leave --diffusers and --predict-only out")
-    if predict_only and score_only:
-        raise OptionError("give --predict-only or --score-only, not both")
+def _shard_done(asked: Wanted, failed: Sequence[str], as_json: bool) -> None:
+    shard = f"{asked.part.index}/{asked.part.count}"
+    console.result(f"{asked.run.output}: shard {shard} is done", {"shard": shard}, as_json)
+    _end(failed)
 
 
 def _drawer(
@@ -359,16 +375,20 @@ def _answers(
 
 
 def _finish(
-    run: "Run", outcome: "Outcome", baseline: Path | None, page: Callable[..., str], as_json: bool
+    asked: Wanted,
+    outcome: "Outcome",
+    page: Callable[..., str],
+    failed: Sequence[str],
+    as_json: bool,
 ) -> None:
-    """Write what is left to write, and print the scores."""
+    """Write what is left to write, print the scores, and end."""
     from janus_kit.scoring.report import lines, write
 
-    summary = write(run, outcome, baseline, page)
-    for line in outcome.complaints:
-        console.complain(line)
-    shown = "" if as_json else "\n".join([*lines(summary), str(run.output / "report.html")])
-    console.result(shown, summary, as_json)
+    summary = write(asked.run, outcome, asked.baseline, page)
+    console.complain_of(outcome.complaints)
+    shown = "\n".join([*lines(summary), str(asked.run.output / "report.html")])
+    console.result("" if as_json else shown, summary, as_json)
+    _end([*failed, *outcome.complaints])
 
 
 def _end(complaints: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ STOREYS = (
         "names",
         "storage",
         "packages",
+        "sharing",
         "metadata",
         "loading",
         "options",
