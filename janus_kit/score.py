@@ -89,6 +89,7 @@ def wanted(
     from janus_kit.scoring.records import Shard
     from janus_kit.scoring.run import Run
 
+    run = Run(output=output, images=images, samples=samples, seed=seed, partial=partial)
     if images is not None and (diffusers is not None or predict_only):
         raise OptionError("--images are drawn already; leave --diffusers and --predict-only out")
     if predict_only and score_only:
@@ -97,7 +98,7 @@ def wanted(
         raise OptionError(f"batch size must be a whole number from 1 or auto, not {batch_size!r}")
     size = None if batch_size == "auto" else int(batch_size)
     return Wanted(
-        run=Run(output=output, images=images, samples=samples, seed=seed, partial=partial),
+        run=run,
         drawer=lambda load: _drawer(load, diffusers, guidance, temperature, steps, size),
         draws=images is None and not score_only,
         size=size,
