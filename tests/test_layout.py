@@ -37,6 +37,7 @@ STOREYS = (
         "progress",
         "conversation",
         "answering",
+        "imaging",
     ),
     ("batch", "scoring", "training"),
     ("cli", "demos", "bulk", "console", "host", "score", "train", "__main__"),
