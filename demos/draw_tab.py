@@ -88,14 +88,16 @@ def draw_tab(studio: Studio) -> DrawTab:
             )
             with gr.Row():
                 go = gr.Button("Draw", variant="primary", elem_id="draw-go", scale=3)
-                stop = gr.Button("Stop", interactive=False, elem_id="draw-stop", scale=1)
+                stop = gr.Button(
+                    "Stop", interactive=False, elem_id="draw-stop", scale=1, min_width=90
+                )
             count = gr.Slider(1, MOST, 1, step=1, label="Pictures", elem_id="draw-count")
             rank = gr.Checkbox(
                 label="Best first",
                 info="The same model looks at each picture and tells how sure it is of the prompt.",
                 elem_id="draw-rank",
             )
-            with gr.Row():
+            with gr.Row(elem_classes="ends"):
                 seed = gr.Textbox(
                     label="Seed", placeholder="random", max_length=20, elem_id="draw-seed", scale=3
                 )
@@ -157,7 +159,7 @@ def draw_tab(studio: Studio) -> DrawTab:
                     download = gr.DownloadButton(
                         "Download PNG", elem_id="draw-download", min_width=120
                     )
-                with gr.Row(elem_classes="vary"):
+                with gr.Row(elem_classes="ends"):
                     kept = gr.Slider(
                         1,
                         studio.pipe.config.side - 1,
@@ -217,7 +219,7 @@ def draw_tab(studio: Studio) -> DrawTab:
             gallery: gr.update(
                 value=[(picture.path, _caption(picture)) for picture in pictures],
                 visible=True,
-                selected_index=0 if number == 1 else None,
+                selected_index=None,
                 columns=1 if number == 1 else 2,
             ),
             after: gr.update(visible=True),

@@ -1,22 +1,26 @@
 """How the page looks: one theme, readable in light and dark, and at 390 px."""
 
 import gradio as gr
+from gradio.themes.utils.fonts import LocalFont
 
 __all__ = ["CSS", "JS", "theme"]
 
 CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-#head h1 { font-size: 1.7rem; letter-spacing: -0.02em; margin: 0.4rem 0 0.1rem; }
+.gradio-container { max-width: none !important; }
+#head, #tabs { width: min(1120px, calc(100vw - 3rem)); margin-inline: auto; }
+#head h1 { font-size: 1.6rem; letter-spacing: -0.02em; margin: 0.4rem 0 0.1rem; }
 #head p { color: var(--body-text-color-subdued); margin: 0; }
-.status { min-height: 2.6rem; padding: 0.55rem 0.9rem; border-radius: var(--radius-lg);
-  background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
-.status:empty, .status.hide { display: none; }
+.block.status { padding: 0.6rem 0.9rem !important; min-height: 2.7rem; overflow: hidden;
+  background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary);
+  border-radius: var(--radius-lg); }
+.prose.status { border: 0; padding: 0; background: none; }
 .status p { margin: 0; font-variant-numeric: tabular-nums; }
-.vary { align-items: end; }
-#draw-live img, #draw-gallery img { image-rendering: auto; }
+.ends { align-items: end; }
 #ask-status:not(:has(p)) { display: none; }
+#ask-chat .placeholder-content { padding: 0 1.5rem; text-align: center; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 0 0.6rem !important; }
+  #head, #tabs { width: calc(100vw - 1.2rem); }
+  .gradio-container > main, .gradio-container .app { padding: 0.6rem !important; }
   #head h1 { font-size: 1.4rem; }
 }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; } }
@@ -40,8 +44,9 @@ def theme() -> gr.themes.Base:
         primary_hue="indigo",
         secondary_hue="indigo",
         neutral_hue="slate",
-        radius_size="lg",
-        spacing_size="md",
+        radius_size="md",
+        font=(LocalFont("IBM Plex Sans", weights=(400, 600)), "system-ui", "sans-serif"),
+        font_mono=(LocalFont("IBM Plex Mono", weights=(400, 600)), "ui-monospace", "monospace"),
     ).set(
         button_primary_background_fill=blue,
         button_primary_background_fill_dark="*primary_600",
@@ -56,6 +61,7 @@ def theme() -> gr.themes.Base:
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         body_background_fill="*neutral_50",
+        checkbox_border_radius="*radius_xs",
         slider_color=blue,
         slider_color_dark="*primary_400",
     )

@@ -43,7 +43,9 @@ def describe_tab(studio: Studio) -> None:
             )
             with gr.Row():
                 go = gr.Button("Describe", variant="primary", elem_id="describe-go", scale=3)
-                stop = gr.Button("Stop", interactive=False, elem_id="describe-stop", scale=1)
+                stop = gr.Button(
+                    "Stop", interactive=False, elem_id="describe-stop", scale=1, min_width=90
+                )
         with gr.Column(scale=6, min_width=300):
             status = gr.Markdown(
                 "Drop pictures on the left; each gets a line here as soon as it has been read.",
@@ -227,7 +229,9 @@ def compare_tab(studio: Studio) -> None:
             )
             with gr.Row():
                 go = gr.Button("Compare", variant="primary", elem_id="compare-go", scale=3)
-                stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", scale=1)
+                stop = gr.Button(
+                    "Stop", interactive=False, elem_id="compare-stop", scale=1, min_width=90
+                )
         with gr.Column(scale=6, min_width=300):
             status = gr.Markdown(
                 "The same prompt and seed, once for each value, side by side.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from janus_kit import bulk, console, score, train
+from janus_kit import bulk, console, host, score, train
 from janus_kit.console import Load, Quiet, Revision, Verbose, with_model
 from janus_kit.errors import OptionError, PromptError
 
@@ -24,6 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(bulk.caption)
+app.command()(host.demo)
+app.command()(host.serve)
 app.add_typer(bulk.batch, name="batch")
 app.add_typer(train.app, name="train")
 app.add_typer(score.app, name="score")
