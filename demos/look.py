@@ -16,6 +16,8 @@ CSS = """
 .prose.status { border: 0; padding: 0; background: none; }
 .status p { margin: 0; font-variant-numeric: tabular-nums; }
 .ends { align-items: end; }
+#draw-gallery .grid-wrap { max-height: none; }
+#draw-gallery .gallery-item:only-child { width: min(100%, 520px); margin: 0 auto; }
 #ask-status:not(:has(p)) { display: none; }
 #ask-chat .placeholder-content { padding: 0 1.5rem; text-align: center; }
 @media (max-width: 640px) {
@@ -39,14 +41,15 @@ JS = """
 
 def theme() -> gr.themes.Base:
     """Quiet greys and one blue, dark enough for white letters on it."""
+    # Of Gradio's fonts this one has a whole bold face; its files of weight 600 are cut down.
     blue = "*primary_700"
     return gr.themes.Default(
         primary_hue="indigo",
         secondary_hue="indigo",
         neutral_hue="slate",
         radius_size="md",
-        font=(LocalFont("IBM Plex Sans", weights=(400, 600)), "system-ui", "sans-serif"),
-        font_mono=(LocalFont("IBM Plex Mono", weights=(400, 600)), "ui-monospace", "monospace"),
+        font=(LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"),
+        font_mono=(LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"),
     ).set(
         button_primary_background_fill=blue,
         button_primary_background_fill_dark="*primary_600",
