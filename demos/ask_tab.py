@@ -69,8 +69,8 @@ def ask_tab(studio: Studio) -> AskTab:
         elem_id="ask-box",
     )
     with gr.Row():
-        stop = gr.Button("Stop", interactive=False, elem_id="ask-stop", min_width=90)
-        clear = gr.Button("New conversation", elem_id="ask-clear", min_width=140)
+        stop = gr.Button("Stop", interactive=False, elem_id="ask-stop", min_width=90, size="md")
+        clear = gr.Button("New conversation", elem_id="ask-clear", min_width=140, size="md")
     status = gr.Markdown("", elem_id="ask-status", elem_classes="status")
     with gr.Row(elem_id="ask-examples"):
         buttons = [gr.Button(question, size="sm") for question, _ in examples]

@@ -19,6 +19,8 @@ CSS = """
 #draw-gallery .grid-wrap { max-height: none; }
 #draw-gallery .gallery-item:only-child { width: min(100%, 520px); margin: 0 auto; }
 #ask-status:not(:has(p)) { display: none; }
+#ask-chat button[aria-label="Share"], #ask-chat button[title="Share"] { display: none; }
+#ask-chat .message img { max-height: 220px; width: auto; }
 #ask-chat .placeholder-content { padding: 0 1.5rem; text-align: center; }
 @media (max-width: 640px) {
   #head, #tabs { width: calc(100vw - 1.2rem); }

@@ -77,7 +77,16 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "The server is stopping.",
     }.items()
 }
-STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+STREAM = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "description": "One server-sent event; data is JSON, or [DONE].",
+            "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+            "required": ["data"],
+        }
+    }
+}
 
 
 def _error(status: int, message: str, code: str | None, param: str | None = None) -> Ascii:
