@@ -146,7 +146,7 @@ def opened(
             css=CSS,
             js=JS,
         )
-        yield str((app.share_url if share else None) or app.local_url)
+        yield str((app.share_url if share else None) or app.local_url).rstrip("/")
     finally:
         worker.close(drain)
         app.close(verbose=False)

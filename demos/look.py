@@ -6,8 +6,8 @@ from gradio.themes.utils.fonts import LocalFont
 __all__ = ["CSS", "JS", "theme"]
 
 CSS = """
-.gradio-container { max-width: none !important; }
-#head, #tabs { width: min(1120px, calc(100vw - 3rem)); margin-inline: auto; }
+.gradio-container, .gradio-container main { width: 100% !important; max-width: none !important; }
+#head, #tabs { width: 100%; max-width: 1120px; margin-inline: auto; }
 #head h1 { font-size: 1.6rem; letter-spacing: -0.02em; margin: 0.4rem 0 0.1rem; }
 #head p { color: var(--body-text-color-subdued); margin: 0; }
 .block.status { padding: 0.6rem 0.9rem !important; min-height: 2.7rem; overflow: hidden;
@@ -23,8 +23,7 @@ CSS = """
 #ask-chat .message img { max-height: 220px; width: auto; }
 #ask-chat .placeholder-content { padding: 0 1.5rem; text-align: center; }
 @media (max-width: 640px) {
-  #head, #tabs { width: calc(100vw - 1.2rem); }
-  .gradio-container > main, .gradio-container .app { padding: 0.6rem !important; }
+  .gradio-container main { padding: 0.6rem !important; }
   #head h1 { font-size: 1.4rem; }
 }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; } }

@@ -48,7 +48,7 @@ def describe_tab(studio: Studio) -> None:
                 )
         with gr.Column(scale=6, min_width=300):
             status = gr.Markdown(
-                "Drop pictures on the left; each gets a line here as soon as it has been read.",
+                "Add pictures; each gets a line here as soon as it has been read.",
                 elem_id="describe-status",
                 elem_classes="status",
             )
