@@ -1,7 +1,7 @@
 """Many users at once on the page or the server, on the loopback address, with bounds on all.
 
 Starts `janus-kit demo` or `janus-kit serve` with the embedded model, then lets 1, 8 and 40 users
-send five jobs each, one after the other: pictures, and every eighth a question. One in five leaves
+send some jobs each, one after the other: pictures, and every eighth a question. One in five leaves
 while its job runs, one in ten sends nonsense. Prints, and with -o writes, what became of the jobs,
 how soon refusals came, whether the order was fair, and memory, threads and files of the process.
 """
@@ -25,7 +25,6 @@ import httpx
 
 CAP = 32
 USERS = (1, 8, 40)
-JOBS = 5  # of each user
 LONGEST = 900.0  # seconds of a whole stage
 
 
@@ -138,7 +137,7 @@ async def server_job(client: httpx.AsyncClient, job: Job, seed: int) -> None:
         job.outcome = "done"
 
 
-async def stage(process: Process, target: str, users: int, seed: int) -> dict[str, Any]:
+async def stage(process: Process, target: str, users: int, each: int, seed: int) -> dict[str, Any]:
     """users at once; what became of their jobs."""
     draw = random.Random(seed)
     jobs: list[Job] = []
@@ -148,8 +147,8 @@ async def stage(process: Process, target: str, users: int, seed: int) -> dict[st
     async with httpx.AsyncClient(base_url=process.url, timeout=LONGEST, limits=limits) as client:
 
         async def user(number: int) -> None:
-            for place in range(JOBS):
-                turn = number * JOBS + place
+            for place in range(each):
+                turn = number * each + place
                 kind = "ask" if turn % 8 == 7 else "draw"
                 kind = "leave" if turn % 5 == 2 else "bad" if turn % 10 == 4 else kind
                 job = Job(kind, time.monotonic() - begun)
@@ -213,6 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", choices=("page", "server"), default="server")
     parser.add_argument("--rounds", type=int, default=1, help="of the stage with most users")
+    parser.add_argument("--jobs", type=int, default=5, help="of each user")
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
     process = Process(given.target)
@@ -220,7 +220,7 @@ def main() -> None:
     result: dict[str, Any] = {"target": given.target, "queue": CAP, "cpus": os.cpu_count()}
     try:
         for number, users in enumerate((*USERS, *USERS[-1:] * (given.rounds - 1))):
-            stages.append(asyncio.run(stage(process, given.target, users, number)))
+            stages.append(asyncio.run(stage(process, given.target, users, given.jobs, number)))
             print(json.dumps(stages[-1]), flush=True)
     finally:
         code, left = process.stop()

@@ -112,9 +112,8 @@ def opened(
     """
     if os.environ.get("GRADIO_VIBE_MODE"):
         raise OptionError("GRADIO_VIBE_MODE lets a browser change this program; unset it first")
-    _only_our_readers()
-    folder = tempfile.mkdtemp(prefix="janus-kit-")  # 0700
     before = os.environ.get("GRADIO_TEMP_DIR")
+    folder = tempfile.mkdtemp(prefix="janus-kit-")  # 0700
     os.environ["GRADIO_TEMP_DIR"] = folder
     worker = ModelWorker(pipeline, cap=cap)
     app = build_app(pipeline, worker=worker, cap=cap)
@@ -124,6 +123,10 @@ def opened(
         body_limit=4_000_000,
         limits={"/gradio_api/upload": 200_000_000},
     )
+    # Gradio opens some files by itself: Pillow is left with the formats that our loader reads.
+    Image.init()
+    formats = list(Image.ID)
+    Image.ID[:] = [name for name in formats if name in FORMATS]
     try:
         app.launch(
             server_name=host,
@@ -150,14 +153,9 @@ def opened(
     finally:
         worker.close(drain)
         app.close(verbose=False)
+        Image.ID[:] = formats
         if before is None:
             os.environ.pop("GRADIO_TEMP_DIR", None)
         else:
             os.environ["GRADIO_TEMP_DIR"] = before
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _only_our_readers() -> None:
-    """Leave Pillow the formats that our loader reads: Gradio opens some files by itself."""
-    Image.init()
-    Image.ID[:] = [name for name in Image.ID if name in FORMATS]

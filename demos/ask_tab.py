@@ -1,5 +1,6 @@
 """The tab that talks about pictures, piece by piece, and remembers what was said."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def ask_tab(studio: Studio) -> AskTab:
         if len(files) > MOST:
             raise gr.Error(f"A message takes {MOST} pictures at most.", print_exception=False)
         try:
-            images = [studio.pipe.view(path) for path in files]
+            images = [await asyncio.to_thread(studio.pipe.view, path) for path in files]
         except JanusKitError as error:
             raise plain(error) from error
         asked = {"role": "user", "content": text or "Describe the image.", "images": images}

@@ -1,5 +1,6 @@
 """The tab that draws: live rows, a gallery with settings inside, and ways to go on from it."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -203,7 +204,7 @@ def draw_tab(studio: Studio) -> DrawTab:
                     after: gr.update(visible=False),
                 }
             elif isinstance(event, Drawn):
-                pictures += studio.keep(event, folder)
+                pictures += await asyncio.to_thread(studio.keep, event, folder)
                 images += event.images
         if ranked:
             scores: list[float] = []

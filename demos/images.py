@@ -16,7 +16,7 @@ from fastapi.responses import Response, StreamingResponse
 from janus_kit import JanusKitError, png_bytes
 from janus_kit.demos.guard import error_body
 from janus_kit.demos.jobs import Drawing, Drawn, Job, Preview, Stopped
-from janus_kit.demos.schemas import SEEDS, ImageRequest, ImagesReply
+from janus_kit.demos.schemas import ImageRequest, ImagesReply
 from janus_kit.demos.web import (
     ERRORS,
     STREAM,
@@ -84,7 +84,7 @@ def add_images(app: FastAPI, room: Room) -> None:
         return Drawing(
             prompt=body.prompt,
             negative_prompt=body.negative_prompt or "",
-            seeds=[min(first + i, SEEDS - 1) for i in range(body.n)],
+            seeds=[first + i for i in range(body.n)],
             preview_rows=frozenset(rows * i // parts for i in range(1, parts)) - {0},
             **given,
         )
@@ -129,7 +129,8 @@ def add_images(app: FastAPI, room: Room) -> None:
                         more: dict[str, Any] = {"partial_image_index": number, "image_index": place}
                         yield sse({"type": kind, "b64_json": data, **base, **more}, kind)
                 if isinstance(event, Drawn):
-                    for place, (png, seed) in enumerate(_pngs(event), event.first):
+                    finished = await asyncio.to_thread(_pngs, event)
+                    for place, (png, seed) in enumerate(finished, event.first):
                         kind = "image_generation.completed"
                         more = {"seed": seed, "image_index": place, "usage": usage(body.prompt, 1)}
                         data = base64.b64encode(png).decode()

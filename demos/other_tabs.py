@@ -1,7 +1,9 @@
 """The smaller tabs: describe several pictures, read settings back, compare a sweep."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,34 +79,37 @@ def describe_tab(studio: Studio) -> None:
                 print_exception=False,
             )
 
-        def work() -> Iterator[tuple[str, bool]]:
-            for path in paths:
-                try:
-                    yield studio.pipe.caption(path, asked.strip() or "Describe the image."), True
-                except ImageError as error:
-                    yield str(error).replace(path, "").lstrip(": "), False
+        def work(path: str) -> Iterator[tuple[str, bool]]:
+            try:
+                yield studio.pipe.caption(path, asked.strip() or "Describe the image."), True
+            except ImageError as error:
+                yield str(error).replace(path, "").lstrip(": "), False
 
-        job = studio.submit(Thinking(work))
+        job = studio.submit(Thinking(partial(work, paths[0])))
         yield {stop: gr.update(interactive=True), status: "Waiting for the model …"}
         rows: list[list[str]] = []
         failed = 0
-        async for event in studio.events(job):
-            if isinstance(event, Waiting):
-                yield {status: Progress(1).tell(event)}
-                continue
-            text, good = event
-            failed += not good
-            rows.append([Path(paths[len(rows)]).name, text if good else f"Not read: {text}"])
-            yield {
-                table: gr.update(value=rows, visible=True),
-                status: f"{len(rows)} of {len(paths)}",
-            }
-        path = studio.folder() / "captions.csv"
-        path.write_bytes(table_bytes(HEADER, rows))
+        for number, path in enumerate(paths):
+            if number:
+                job = await studio.go_on(Thinking(partial(work, path)))
+            async for event in studio.events(job):
+                if isinstance(event, Waiting):
+                    if event.ahead:
+                        yield {status: Progress(1).tell(event)}
+                    continue
+                text, good = event
+                failed += not good
+                rows.append([Path(path).name, text if good else f"Not read: {text}"])
+                yield {
+                    table: gr.update(value=rows, visible=True),
+                    status: f"{len(rows)} of {len(paths)}",
+                }
+        file = studio.folder() / "captions.csv"
+        file.write_bytes(table_bytes(HEADER, rows))
         bad = f", {failed} could not be read" if failed else ""
         yield {
             status: f"Done: {len(rows) - failed} captions{bad}.",
-            download: gr.update(value=str(path), visible=True),
+            download: gr.update(value=str(file), visible=True),
             stop: gr.update(interactive=False),
         }
 
@@ -266,12 +271,13 @@ def compare_tab(studio: Studio) -> None:
         for value in numbers:
             place = f"{len(pictures) + 1} of {len(numbers)} · {kind.lower()} {value:g}"
             progress = Progress(1)
-            job = studio.submit(Drawing(**{**base, name: value}))
+            drawing = Drawing(**{**base, name: value})
+            job = await studio.go_on(drawing) if pictures else studio.submit(drawing)
             async for event in studio.events(job):
                 if isinstance(event, Row | Waiting):
                     yield {status: f"{place} · {progress.tell(event)}"}
                 elif isinstance(event, Drawn):
-                    pictures += studio.keep(event, folder)
+                    pictures += await asyncio.to_thread(studio.keep, event, folder)
             labels = [f"{kind.lower()} {value:g}" for value in numbers[: len(pictures)]]
             path = folder / f"compare-{len(pictures)}.png"
             _labelled(pictures, labels).save(path)

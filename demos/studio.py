@@ -1,5 +1,6 @@
 """What the tabs of the page share: the model's queue, a place for files, and plain errors."""
 
+import asyncio
 import csv
 import io
 import re
@@ -107,6 +108,19 @@ class Studio:
         except (Full, Stopped) as error:
             raise plain(error) from error
 
+    async def go_on(self, work: Drawing | Thinking) -> Job:
+        """The next part of a task that has begun: it waits for a place where a first one would not.
+
+        Long tasks go in parts, so that the jobs of others come in between.
+        """
+        while True:
+            try:
+                return self.worker.submit(work)
+            except Full:
+                await asyncio.sleep(0.5)
+            except Stopped as error:
+                raise plain(error) from error
+
     async def events(self, job: Job) -> AsyncIterator[Any]:
         """The events of a job; what went wrong becomes a sentence on the page."""
         try:
@@ -132,7 +146,7 @@ class Studio:
             for image in images:
                 yield self.pipe.rank(image, prompt)[0].score
 
-        async for event in self.events(self.submit(Thinking(work))):
+        async for event in self.events(await self.go_on(Thinking(work))):
             if isinstance(event, float):
                 yield event
 
