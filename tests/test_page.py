@@ -398,7 +398,7 @@ GRADIOS = ("aria-prohibited-attr", "label-content-name-mismatch", ".or.", ".or s
 
 EDGE = """
 () => Math.max(0,
-  ...[...document.querySelectorAll("#tabs .block, #tabs button:not(.overflow-menu *)")]
+  ...[...document.querySelectorAll("[role=tabpanel] .block, [role=tabpanel] button")]
     .filter((e) => e.checkVisibility() && e.getBoundingClientRect().width > 1)
     .map((e) => e.getBoundingClientRect().right))
 """
