@@ -54,7 +54,7 @@ def ask_tab(studio: Studio) -> AskTab:
     examples = _examples(studio.folder())
     chat = gr.Chatbot(
         label="Conversation",
-        height=420,
+        height=470,
         placeholder=PLACEHOLDER,
         buttons=["copy"],
         render_markdown=False,  # an answer is text, whatever it spells

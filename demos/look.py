@@ -20,7 +20,7 @@ CSS = """
 #draw-gallery .gallery-item:only-child { width: min(100%, 520px); margin: 0 auto; }
 #ask-status:not(:has(p)) { display: none; }
 #ask-chat button[aria-label="Share"], #ask-chat button[title="Share"] { display: none; }
-#ask-chat .message img { max-height: 220px; width: auto; }
+#ask-chat .message img { max-height: 150px; width: auto; }
 #ask-chat .placeholder-content { padding: 0 1.5rem; text-align: center; }
 @media (max-width: 640px) {
   .gradio-container main { padding: 0.6rem !important; }
