@@ -49,6 +49,8 @@ def test_no_request_that_the_document_allows_or_forbids_gives_a_500(
             "--suppress-health-check",
             "all",
             "--no-color",
+            "--request-timeout",
+            "120",  # of a machine with other work
         ],
         cwd=tmp_path,
         capture_output=True,
