@@ -127,9 +127,12 @@ def sample(
     noise: Tensor,
     options: SamplingOptions,
     on_row: Callable[[Tensor], bool] | None = None,
+    initial: Tensor | None = None,
 ) -> Tensor:
     """Draw a square picture's codes for each row of noise: float64 [b, n] -> int64 [b, n].
 
+    initial: int64 [b, k], the codes that the pictures begin with in place of drawn ones; what
+    follows is drawn as if the model had chosen them.
     on_row gets the codes so far, [b, k·√n], once a row of the picture, and stops the run by
     answering False; the codes so far are then returned. Raises GenerationError when the model's
     logits are not finite, naming the place.
@@ -146,7 +149,10 @@ def sample(
         if options.guidance != 1:
             logits = guide(logits, options.guidance)
         finite &= logits.isfinite().all()
-        codes[:, place] = choose(logits, noise[:, place], options)
+        if initial is not None and place < initial.shape[1]:
+            codes[:, place] = initial[:, place]
+        else:
+            codes[:, place] = choose(logits, noise[:, place], options)
         if (place + 1) % side == 0:
             if not finite:
                 raise GenerationError(

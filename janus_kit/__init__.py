@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         PromptError,
         ScoringError,
     )
-    from janus_kit.metadata import Settings, read_settings, save_png
+    from janus_kit.imaging import load_image, make_image_grid
+    from janus_kit.metadata import Settings, png_bytes, read_settings, save_png
     from janus_kit.model import Janus
     from janus_kit.pipeline import JanusPipeline
 
@@ -45,6 +46,9 @@ __all__ = [
     "caption_folder",
     "caption_stream",
     "draw_file",
+    "load_image",
+    "make_image_grid",
+    "png_bytes",
     "read_settings",
     "save_png",
 ]
@@ -58,6 +62,9 @@ _HOMES = {
     "caption_folder": "batch.captions",
     "caption_stream": "batch.captions",
     "draw_file": "batch.drawings",
+    "load_image": "imaging",
+    "make_image_grid": "imaging",
+    "png_bytes": "metadata",
     "read_settings": "metadata",
     "save_png": "metadata",
 }

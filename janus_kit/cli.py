@@ -1,14 +1,14 @@
 """The command line: parse, call one function, print. What is heavy is imported by the commands."""
 
-import logging
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from janus_kit import bulk, console, score
-from janus_kit.console import Load, Model, Quiet, Revision, Verbose, with_model
+from janus_kit import bulk, console, host, score, train
+from janus_kit.console import Load, Quiet, Revision, Verbose, with_model
 from janus_kit.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would take half of the time that --help needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-train = typer.Typer(no_args_is_help=True)
 app.command()(bulk.caption)
+app.command()(host.demo)
+app.command()(host.serve)
 app.add_typer(bulk.batch, name="batch")
-app.add_typer(train, name="train")
+app.add_typer(train.app, name="train")
 app.add_typer(score.app, name="score")
 
 
@@ -87,6 +88,12 @@ def generate(
     negative: Annotated[
         str | None, typer.Option(help="What to draw away from; Janus was not trained for it.")
     ] = None,
+    best_of: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Draw so many for each prompt and keep the --num best, ranked."
+        ),
+    ] = None,
     source: Annotated[
         Path | None,
         typer.Option("--from", help="Draw this PNG again; what else is given replaces its own."),
@@ -110,16 +117,21 @@ def generate(
     """Draw pictures; prints the path of each, or with --prompts that of the list of them.
 
     A table of prompts may have the columns negative_prompt, seed (else from 0 on) and guidance.
+    With --best-of the model judges its own pictures; behind each path, the best first, stands how
+    sure it is, from 0 to 1.
 
     \b
     janus-kit generate "a red apple left of a blue car" -n 4 --seed 1 --grid
+    janus-kit generate "three yellow stars" --best-of 4
     janus-kit generate @prompts.txt -o out --json
     janus-kit generate --from out/000_1.png
     janus-kit generate --prompts prompts.jsonl --samples 4 -o pictures
     """
     if table is not None:
-        if prompts or source:
-            raise typer.BadParameter("takes neither PROMPT nor --from", param_hint="--prompts")
+        if prompts or source or best_of:
+            raise typer.BadParameter(
+                "takes neither PROMPT nor --from nor --best-of", param_hint="--prompts"
+            )
         wanted: dict[str, Any] = {
             "guidance": guidance,
             "negative": negative,
@@ -140,6 +152,8 @@ def generate(
     old = read_settings(source) if source else None
     if old and not texts:
         texts = [old.prompt]
+    if best_of is not None and best_of < num:
+        raise OptionError(f"--best-of must be --num ({num}) or more, not {best_of}")
     rows = [text for text in texts for _ in range(num)]
     given = {
         "guidance_scale": guidance,
@@ -152,16 +166,22 @@ def generate(
     found = {name: getattr(old, name, None) if v is None else v for name, v in given.items()}
     options: dict[str, Any] = {name: v for name, v in found.items() if v is not None}
     # Checked before the model is loaded, which can take minutes.
-    first = first_seed(options.pop("seed", None), len(rows))
+    first = first_seed(options.pop("seed", None), len(texts) * (best_of or num))
     SamplingOptions(
         **{k.removesuffix("_scale"): v for k, v in options.items() if k != "negative_prompt"}
     )
     album = console.Album(output)
     pipe = _load_again(load, source, old) if source and old else load()
+    if old and old.initial_codes:
+        options["initial_codes"] = old.initial_codes
     sheet: list[Any] = []
     bad: set[str] = set()
-    drawn = console.draw(pipe, rows, first, batch_size, options)
-    for text, (image, settings) in zip(rows, drawn, strict=True):
+    drawn = (
+        _best(pipe, texts, num, best_of, first, batch_size, options)
+        if best_of
+        else ((*pair, None) for pair in console.draw(pipe, rows, first, batch_size, options))
+    )
+    for text, (image, settings, yes) in zip(rows, drawn, strict=True):
         if isinstance(settings, PromptError):
             if len(set(rows)) == 1:
                 raise settings
@@ -175,13 +195,43 @@ def generate(
             console.compare(old, settings)
             old = None
         path = album.add(image, settings)
-        console.result(str(path), {"path": path, **asdict(settings)}, as_json)
+        record = {"path": path, **asdict(settings)}
+        if yes is not None:
+            record["score"] = yes
+        line = str(path) if yes is None else f"{path}\t{yes:.4f}"
+        console.result(line, record, as_json)
         sheet += [image] if grid else []
     if sheet:
         path = album.add_grid(sheet)
         console.result(str(path), {"path": path, "pictures": len(sheet)}, as_json)
     if bad:
         raise typer.Exit(console.PARTLY)
+
+
+def _best(
+    pipe: "JanusPipeline",
+    texts: list[str],
+    num: int,
+    best_of: int,
+    first: int,
+    batch_size: int | None,
+    options: dict[str, Any],
+) -> "Iterator[tuple[Any, Settings | PromptError, float | None]]":
+    """The num best pictures of each text with their scores, or its error num times."""
+    for place, text in enumerate(texts):
+        try:
+            drawn = pipe(
+                text,
+                num_images_per_prompt=num,
+                best_of=best_of,
+                seed=first + place * best_of,
+                batch_size=batch_size or "auto",
+                **options,
+            )
+        except PromptError as error:
+            yield from [(None, error, None)] * num
+        else:
+            yield from zip(drawn.images, drawn.settings, drawn.scores or (), strict=True)
 
 
 def _load_again(load: Load, picture: Path, old: "Settings") -> "JanusPipeline":
@@ -302,74 +352,3 @@ def info(load: Load, as_json: Json = False) -> None:
         }
     finally:  # without a model, the rest is what helps to find out why
         console.result(console.lines(facts), facts, as_json)
-
-
-@train.callback()
-def training() -> None:
-    """Make the embedded model from nothing, and measure it."""
-    console.log.setLevel(logging.INFO)  # hours pass; --quiet comes later and still counts
-
-
-@train.command()
-def data(quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Make the pictures that the training worlds consist of; prints the file of the bank.
-
-    Four packages are fetched once, 1.5 GB, and need 7 GB of disk until all is drawn. A run that was
-    stopped goes on. Needs pip install 'janus-kit[data]', npm, and the apt-get of Debian 12.
-
-    \b
-    janus-kit train data
-    """
-    from janus_kit.training.recipe import fetch_data
-
-    typer.echo(fetch_data(console.log.info))
-
-
-@train.command()
-def embedded(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder; a run there goes on.")
-    ] = Path("runs/embedded"),
-    budget: Annotated[str, typer.Option(help="cpu (hours), gpu or small (a trial).")] = "cpu",
-    install: Annotated[
-        bool, typer.Option("--install", help="Make it the embedded model of this package.")
-    ] = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Train the embedded model; prints the folder of the finished one.
-
-    \b
-    janus-kit train embedded --budget gpu -o runs/embedded
-    """
-    from importlib import resources
-
-    from janus_kit.training.recipe import train_embedded
-
-    target = Path(str(resources.files("janus_kit.weights"))) if install else None
-    typer.echo(train_embedded(output, budget=budget, target=target))
-
-
-@train.command()
-def evaluate(
-    pictures: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Of scenes and pictures.")] = 0,
-    guidance: Annotated[float, typer.Option(help="Of the drawing.")] = 2.5,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file.")] = None,
-    as_json: Json = False,
-    model: Model = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Measure drawing, captions and answers in the training world.
-
-    \b
-    janus-kit train evaluate --pictures 256 -o results.json
-    """
-    from janus_kit.training.evaluate import evaluate as measure
-
-    report = console.log.info
-    figures = measure(
-        model, prompts=pictures, seed=seed, guidance=guidance, out=output, report=report
-    )
-    console.result("" if as_json else console.table(figures), figures, as_json)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from janus_kit.config import JanusConfig
 from janus_kit.errors import OptionError
 from janus_kit.generation.sampling import uniforms
 from janus_kit.generation.vq import decode_in_chunks
@@ -18,7 +19,15 @@ from janus_kit.model import Janus
 from janus_kit.options import SEEDS, first_seed, texts, whole
 from janus_kit.vision import images as pictures
 
-__all__ = ["DrawingOutput", "check_output", "label", "negatives", "noise", "to_pictures"]
+__all__ = [
+    "DrawingOutput",
+    "beginnings",
+    "check_output",
+    "label",
+    "negatives",
+    "noise",
+    "to_pictures",
+]
 
 
 @dataclass(frozen=True)
@@ -27,13 +36,14 @@ class DrawingOutput:
 
     images: PIL pictures, or by output_type "np" float32 [b, 384, 384, 3] in [0, 1], "pt" float32
     [b, 3, 384, 384] in [0, 1], "tokens" the codes. codes: int64 [b, 576], -1 where the call was
-    stopped before.
+    stopped before. scores: with best_of, how likely the model says yes to each, 0 to 1, else None.
     """
 
     images: Any
     seeds: list[int]
     codes: Tensor
     settings: list[Settings]
+    scores: list[float] | None = None
 
     def save(
         self, folder: str | os.PathLike[str], name: str = "{index:03}_{seed}.png"
@@ -104,12 +114,44 @@ def label(
     against: Sequence[str],
     copies: int,
     seeds: Sequence[int],
+    begun: Tensor | None = None,
 ) -> list[Settings]:
     """The settings of every picture with a seed: base with what differs from picture to picture."""
+    first = [()] * len(seeds) if begun is None else [tuple(row) for row in begun.tolist()]
     return [
-        replace(base, prompt=prompts[i // copies], negative_prompt=against[i // copies], seed=seed)
+        replace(
+            base,
+            prompt=prompts[i // copies],
+            negative_prompt=against[i // copies],
+            seed=seed,
+            initial_codes=first[i],
+        )
         for i, seed in enumerate(seeds)
     ]
+
+
+def beginnings(initial: object, count: int, config: JanusConfig) -> Tensor | None:
+    """The codes that count pictures begin with, int64 [count, k]; None where all are drawn."""
+    if initial is None:
+        return None
+    try:
+        codes = initial if isinstance(initial, Tensor) else torch.tensor(initial)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OptionError(f"initial_codes must be whole numbers, not {initial!r:.60}") from error
+    if codes.dtype not in (torch.int64, torch.int32):
+        raise OptionError(f"initial_codes must be whole numbers, not {_kind(codes)}")
+    rows = codes[None] if codes.dim() == 1 else codes
+    if rows.dim() != 2 or len(rows) not in (1, count) or not 1 <= rows.shape[1] < config.codes:
+        raise OptionError(
+            f"initial_codes must be [k] or [{count}, k] with k from 1 to {config.codes - 1}, "
+            f"not {list(codes.shape)}"
+        )
+    low, high = int(rows.min()), int(rows.max())
+    if low < 0 or high >= config.vq.codebook_size:
+        raise OptionError(
+            f"initial_codes must lie in 0 to {config.vq.codebook_size - 1}, not {low} to {high}"
+        )
+    return rows.long().cpu().expand(count, -1)
 
 
 def check_output(output_type: object) -> None:

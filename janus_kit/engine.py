@@ -20,7 +20,7 @@ from janus_kit.generation.sampling import SamplingOptions, choose, on_device
 from janus_kit.model import SPAN, Cache, Janus, Layer
 from janus_kit.prompts import pad_left
 
-__all__ = ["CodeDrawer", "Ended", "Read", "TextWriter", "read", "write_text"]
+__all__ = ["CodeDrawer", "Ended", "Read", "TextWriter", "next_logits", "read", "write_text"]
 
 
 def _slots(count: int) -> int:
@@ -151,6 +151,27 @@ class CodeDrawer:
     def step(self, codes: Tensor) -> Tensor:
         embeds = self.table[codes].repeat(self.copies, 1)
         return self.decoder.step(embeds)
+
+
+@torch.inference_mode()
+def next_logits(
+    model: Janus,
+    rows: Sequence[Sequence[int]],
+    features: Sequence[Tensor],
+    *,
+    pad: int,
+    image: int,
+) -> Tensor:
+    """The logits of what follows each row of ids: fp32 [b, v]; features as in write_text.
+
+    Raises GenerationError when they are not finite.
+    """
+    decoder = Decoder(model, rows, pad, 0, "text")
+    hidden = decoder.read(model.embed(decoder.tokens, image, features))
+    logits: Tensor = decoder.head(hidden).float()
+    if not logits.isfinite().all():
+        raise GenerationError(_broken(0))
+    return logits
 
 
 @torch.inference_mode()  # each step of it, not what the caller does between them

@@ -50,6 +50,10 @@ def _is_size(value: object) -> bool:
     return all(_is_whole(side) and side > 0 for side in value)
 
 
+def _are_codes(value: object) -> bool:
+    return isinstance(value, tuple) and all(_is_whole(code) and code >= 0 for code in value)
+
+
 # The type of a field → its check, and the words for the message.
 _CHECKS: dict[Any, tuple[Callable[[object], bool], str]] = {
     str: (lambda value: isinstance(value, str), "text"),
@@ -57,6 +61,7 @@ _CHECKS: dict[Any, tuple[Callable[[object], bool], str]] = {
     float: (_is_number, "a finite number"),
     float | None: (lambda value: value is None or _is_number(value), "a finite number or None"),
     tuple[int, int]: (_is_size, "(width, height) in pixels"),
+    tuple[int, ...]: (_are_codes, "whole numbers from 0 on"),
 }
 
 
@@ -81,6 +86,7 @@ class Settings:
     device: str = ""
     torch_version: str = ""
     version: str = ""  # of janus_kit
+    initial_codes: tuple[int, ...] = ()  # what the picture began with; the seed drew the rest
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -124,8 +130,9 @@ class Settings:
             raise ImageError("the settings are not JSON; was the file changed?") from error
         if not isinstance(found, dict) or "prompt" not in found:
             raise ImageError("the settings have no prompt; was the file changed?")
-        if isinstance(found.get("size"), list):
-            found["size"] = tuple(found["size"])
+        for name in ("size", "initial_codes"):
+            if isinstance(found.get(name), list):
+                found[name] = tuple(found[name])
         return _build(
             {field.name: found[field.name] for field in fields(cls) if field.name in found}
         )

@@ -6,7 +6,7 @@ deepseek-ai/Janus (generation_inference.py), answering follows its inference.py.
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -17,23 +17,25 @@ from PIL import Image
 from torch import Tensor
 
 import janus_kit.config as configs
-from janus_kit import checkpoint, conversation, loading
-from janus_kit.drawing import DrawingOutput, check_output, label, negatives, noise, to_pictures
-from janus_kit.engine import CodeDrawer, write_text
+from janus_kit import answering, checkpoint, conversation, loading
+from janus_kit.answering import QUESTION, Ranked
+from janus_kit.drawing import (
+    DrawingOutput,
+    beginnings,
+    check_output,
+    label,
+    negatives,
+    noise,
+    to_pictures,
+)
+from janus_kit.engine import CodeDrawer
 from janus_kit.errors import CheckpointError, OptionError, PromptError
-from janus_kit.generation.sampling import SamplingOptions, sample, uniforms
+from janus_kit.generation.sampling import SamplingOptions, sample
 from janus_kit.metadata import Settings
 from janus_kit.model import Janus
-from janus_kit.options import BATCH, batch_rows, first_seed, texts, whole
+from janus_kit.options import batch_rows, texts, whole
 from janus_kit.progress import rows_bar
-from janus_kit.prompts import (
-    OLD,
-    PRO,
-    Tokenizer,
-    chat_ids,
-    drawing_ids,
-    unconditional_ids,
-)
+from janus_kit.prompts import OLD, PRO, Tokenizer, drawing_ids, unconditional_ids
 from janus_kit.vision import images as pictures
 
 __all__ = ["DrawingOutput", "JanusPipeline"]
@@ -146,6 +148,8 @@ class JanusPipeline:
         height: int | None = None,
         width: int | None = None,
         num_images_per_prompt: int = 1,
+        best_of: int | None = None,
+        initial_codes: Tensor | Sequence[int] | None = None,
         guidance_scale: float = 5.0,
         temperature: float = 1.0,
         top_k: int = 0,
@@ -165,6 +169,14 @@ class JanusPipeline:
         switches guidance off, temperature 0 takes the likeliest code, top_k 0 and top_p 1 keep the
         whole codebook, as published. negative_prompt stands in the unconditional row in place of
         pads: an extension that Janus was not trained for.
+
+        best_of draws that many for each prompt and keeps the num_images_per_prompt best by rank's
+        score, best first, told in .scores; each is still the picture that its own seed draws alone.
+        A call that is stopped has judged nothing and gives what it has drawn.
+
+        initial_codes: int64 [k] for all pictures or [b, k], one row a picture, k below 576: the
+        codes that a picture begins with, from .codes or encode; the rest is drawn anew. 24 codes
+        are a row, so codes[:, : 24 * 12] keeps the upper half.
 
         callback_on_step_end(pipe, row, place, {"codes": int64 [b, place]}) is called once a row of
         24 codes and stops the call by returning False; the unfinished part is then grey.
@@ -187,7 +199,9 @@ class JanusPipeline:
         prompts = texts("prompt", prompt)
         against = negatives(prompts, negative_prompt)
         copies = whole("num_images_per_prompt", num_images_per_prompt, 1, 1000)
-        rows = self._drawing_rows(prompts, against, copies)
+        each = copies if best_of is None else whole("best_of", best_of, copies, 1000)
+        rows = self._drawing_rows(prompts, against, each)
+        begun = beginnings(initial_codes, len(rows), self.config)
         digest = self._digest()
         streams, seeds = noise(len(rows), self.config.codes, seed, generator)
         size = batch_rows(batch_size, len(rows), self._picture_bytes(rows), self.device)
@@ -207,7 +221,8 @@ class JanusPipeline:
             for start in range(0, len(rows), size):
                 chunk = slice(start, start + size)
                 drawer = self._drawer(rows[chunk], guidance_scale != 1, drawer)
-                part = sample(drawer, streams[chunk], options, on_row)
+                initial = None if begun is None else begun[chunk].to(self.device)
+                part = sample(drawer, streams[chunk], options, on_row, initial)
                 parts.append(F.pad(part, (0, self.config.codes - part.shape[1]), value=-1))
                 if stopped:
                     break
@@ -228,8 +243,20 @@ class JanusPipeline:
             version=loading.version(),
         )
         seeds = seeds[: len(codes)]
-        settings = label(base, prompts, against, copies, seeds)
-        return DrawingOutput(self.decode(codes, output_type), seeds, codes, settings)
+        settings = label(base, prompts, against, each, seeds, begun)
+        if best_of is None or stopped:
+            return DrawingOutput(self.decode(codes, output_type), seeds, codes, settings)
+        shown = self.decode(codes)
+        places, scores = answering.best(self, shown, prompts, copies)
+        kept = codes[places]
+        pil = output_type == "pil"
+        return DrawingOutput(
+            [shown[i] for i in places] if pil else self.decode(kept, output_type),
+            [seeds[i] for i in places],
+            kept,
+            [settings[i] for i in places],
+            scores,
+        )
 
     def _drawing_rows(
         self,
@@ -244,11 +271,12 @@ class JanusPipeline:
         for text, negative in zip(prompts, against, strict=True):
             ids = drawing_ids(self.tokenizer, self.template, text)
             other = drawing_ids(self.tokenizer, self.template, negative) if negative else None
-            self._check_room(max(len(ids), len(other or ())), self.config.codes)
+            self.check_room(max(len(ids), len(other or ())), self.config.codes)
             rows += [(ids, unconditional_ids(ids, self.tokenizer, other))] * copies
         return rows
 
-    def _check_room(self, read: int, written: int) -> None:
+    def check_room(self, read: int, written: int) -> None:
+        """Raise PromptError unless the model reads that many tokens and writes as many more."""
         limit = self.config.language.max_positions
         if read + written > limit:
             raise PromptError(
@@ -298,6 +326,13 @@ class JanusPipeline:
             [self.model.vq.encode(part.to(self.device)) for part in torch.split(pixels, 4)]
         )
 
+    def view(self, image: Picture) -> Image.Image:
+        """What the model sees of a picture: RGB, 384×384, the whole on grey.
+
+        Asking about the view gives the answer to the picture, and it takes 0.4 MB to keep.
+        """
+        return pictures.to_view(pictures.load(image), self.config.vision.image_size)
+
     @overload
     def ask(self, images: Picture, question: str, **options: Any) -> str: ...
     @overload
@@ -327,10 +362,11 @@ class JanusPipeline:
 
         messages: {"role": "user" | "assistant", "content": text or transformers-style parts,
         "images": pictures}, taking turns. Options: max_new_tokens (512), temperature (0 is greedy),
-        top_p, seed. Raises PromptError, ImageError or OptionError for what cannot be used.
+        top_p, seed. The iterator also counts tokens, see answering.Reply. Raises PromptError,
+        ImageError or OptionError for what cannot be used.
         """
         if stream:
-            return conversation.pieces(self.tokenizer, self._tokens([messages], **options))
+            return answering.reply(self, messages, **options)
         return self.answer([messages], **options)[0]
 
     def answer(
@@ -341,55 +377,22 @@ class JanusPipeline:
         **options: Any,
     ) -> list[str]:
         """The next answer of every conversation, in batches."""
-        answers: list[str] = []
-        size = 8 if batch_size == "auto" else whole("batch_size", batch_size, 1, BATCH)
-        for start in range(0, len(conversations), size):
-            part = conversations[start : start + size]
-            columns = list(self._tokens(part, **options))
-            for row in torch.stack(columns, 1).tolist() if columns else [[] for _ in part]:
-                ids = row[: row.index(self.tokenizer.eos)] if self.tokenizer.eos in row else row
-                answers.append(self.tokenizer.decode(ids).strip())
-        return answers
+        return answering.answer(self, conversations, batch_size, **options)
 
-    def _tokens(
+    def rank(
         self,
-        conversations: Sequence[Sequence[Mapping[str, Any]]],
+        images: Any,
+        prompt: str,
         *,
-        max_new_tokens: int | None = None,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        **unknown: Any,
-    ) -> Iterator[Tensor]:
-        """The steps of write_text for a batch of conversations; what is wrong is told at once."""
-        if unknown:
-            raise OptionError(
-                f"answers have no option {sorted(unknown)[0]!r}; see JanusPipeline.chat"
-            )
-        options = SamplingOptions(guidance=1.0, temperature=temperature, top_p=top_p)
-        limit = self.config.language.max_positions
-        wanted = 1 if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1, limit)
-        rows, shown = [], []
-        for messages in conversations:
-            turns, found = conversation.read(messages)
-            rows.append(chat_ids(self.tokenizer, self.template, turns, self.config.vision.tokens))
-            self._check_room(len(rows[-1]), wanted)
-            shown += [pictures.load(image) for image in found]
-        # By default an answer may take 512 tokens, or what room there is.
-        steps = wanted if max_new_tokens else min(512, limit - max(map(len, rows)))
-        first = first_seed(seed, 1)
-        streams = uniforms([first] * len(rows), steps)
-        with torch.inference_mode():
-            size = self.config.vision.image_size
-            pixels = [pictures.to_pixels(image, size) for image in shown]
-            features = self.model.features(torch.stack(pixels).to(self.device)) if pixels else ()
-        return write_text(
-            self.model,
-            rows,
-            list(features),
-            pad=self.tokenizer.pad,
-            eos=self.tokenizer.eos,
-            image=self.tokenizer.image,
-            noise=streams,
-            options=options,
-        )
+        question: str = QUESTION,
+        batch_size: int | str = "auto",
+    ) -> list[Ranked]:
+        """Judge how well pictures show a prompt, by this model's own eyes; the best comes first.
+
+        A picture's score is the probability of yes, of yes and no, as the answer to question, in
+        which {prompt} stands for the prompt: VQAScore (Lin et al., 2024) with Janus as the judge.
+        images: as for ask. Gives (place, score) pairs; place is where the
+        picture stands among images. Raises as ask does, and CheckpointError for a tokenizer in
+        which yes and no are one.
+        """
+        return answering.rank(self, images, prompt, question, batch_size)

@@ -519,7 +519,7 @@ def test_help_costs_little_and_loads_nothing_heavy() -> None:
     assert "generate" in ended.stdout
 
 
-COMMANDS = ("generate", "ask", "caption", "chat", "convert", "info")
+COMMANDS = ("generate", "ask", "caption", "chat", "convert", "info", "demo", "serve")
 GROUPED = ("train data", "train embedded", "train evaluate")
 GROUPED += ("batch status", "batch merge", "batch repair")
 

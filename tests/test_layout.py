@@ -38,19 +38,23 @@ STOREYS = (
         "options",
         "progress",
         "conversation",
+        "answering",
+        "imaging",
     ),
     ("batch", "scoring", "training"),
-    ("cli", "demos", "bulk", "console", "score", "__main__"),
+    ("cli", "demos", "bulk", "console", "host", "score", "train", "__main__"),
 )
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 OPEN = (0, 2)
 SHARED = {
     "batch": ("scoring", "training"),
     "scoring": ("training",),  # the embedded model is measured by GenEval's verdict
-    "demos": ("cli",),
+    "demos": ("host",),
     "bulk": ("cli",),
-    "console": ("cli", "bulk", "score"),
+    "console": ("cli", "bulk", "host", "score", "train"),
+    "host": ("cli",),
     "score": ("cli",),
+    "train": ("cli",),
     "cli": ("__main__",),
 }
 
@@ -165,7 +169,7 @@ def test_a_wrong_import_is_found(name: str, line: str, reason: str) -> None:
         ("pipeline", "from janus_kit import checkpoint\nimport janus_kit.config as configs"),
         ("scoring.judges", "from janus_kit.batch.ledger import Ledger"),
         ("training.evaluate", "from janus_kit.scoring.geneval import judge"),
-        ("cli", "from janus_kit.demos.app import build_app"),
+        ("host", "from janus_kit.demos.app import build_app"),
         ("demos.server", "from janus_kit import JanusPipeline\nfrom janus_kit.demos import app"),
     ],
 )

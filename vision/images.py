@@ -100,13 +100,18 @@ def to_pixels(image: Image.Image, size: int = 384) -> Tensor:
 
     image: RGB, as `load` returns it (else ImageError). Raises OptionError for a size below 1.
     """
+    return _to_tensor(to_view(image, size))
+
+
+def to_view(image: Image.Image, size: int = 384) -> Image.Image:
+    """The picture behind to_pixels: RGB [size, size]. The view of a view is that view itself."""
     _check_square(image, size)
     longest = max(image.size)
     width, height = (max(side * size // longest, min(_SHORTEST, size)) for side in image.size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     square = Image.new("RGB", (size, size), _GREY)
     square.paste(resized, ((size - width) // 2, (size - height) // 2))
-    return _to_tensor(square)
+    return square
 
 
 def to_square(image: Image.Image, size: int = 384) -> Tensor:

@@ -1,0 +1,326 @@
+"""The tab that draws: live rows, a gallery with settings inside, and ways to go on from it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+from torch import Tensor
+
+from janus_kit import Settings, make_image_grid
+from janus_kit.demos.jobs import Drawing, Drawn, Preview, Row, Waiting
+from janus_kit.demos.studio import Picture, Progress, Studio, parse_seed, whole
+
+__all__ = ["DrawTab", "draw_tab"]
+
+MOST = 8  # pictures of one drawing
+EXAMPLES = (
+    "a red apple left of a blue car",
+    "three yellow stars",
+    "a pink umbrella above a black house",
+    "two green fish",
+)
+REAL_EXAMPLES = (
+    "a photo of a red apple left of a blue car",
+    "a lighthouse on a cliff at dusk, oil painting",
+    "a corgi in a space suit, studio light",
+)
+EMPTY = "Write what you would like to see and press **Draw**. It appears row by row, from the top."
+
+
+@dataclass(frozen=True)
+class DrawTab:
+    """The components that other tabs fill or read."""
+
+    prompt: gr.Textbox
+    negative: gr.Textbox
+    count: gr.Slider
+    seed: gr.Textbox
+    guidance: gr.Slider
+    temperature: gr.Slider
+    top_k: gr.Number
+    ask: gr.Button
+    album: gr.State
+    chosen: gr.State
+
+    def fill(self, settings: Settings) -> dict[Any, Any]:
+        """The fields as a picture's settings have them."""
+        return {
+            self.prompt: settings.prompt,
+            self.negative: settings.negative_prompt,
+            self.seed: "" if settings.seed is None else str(settings.seed),
+            self.guidance: min(max(settings.guidance_scale, 1.0), 10.0),
+            self.temperature: min(max(settings.temperature, 0.0), 2.0),
+            self.top_k: settings.top_k or 0,
+            self.count: 1,
+        }
+
+
+def _caption(picture: Picture) -> str:
+    seed = f"seed {picture.settings.seed}"
+    return seed if picture.score is None else f"yes {picture.score:.1%} · {seed}"
+
+
+def _sheet(pictures: list[Picture], folder: Path) -> str:
+    """All pictures on one PNG."""
+    path = folder / "contact-sheet.png"
+    images = []
+    for picture in pictures:
+        with Image.open(picture.path, formats=("PNG",)) as image:
+            images.append(image.convert("RGB"))
+    make_image_grid(images).save(path)
+    return str(path)
+
+
+def draw_tab(studio: Studio) -> DrawTab:
+    """Build the tab inside a gr.Tab."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=4, min_width=300):
+            prompt = gr.Textbox(
+                label="Prompt",
+                placeholder="a red apple left of a blue car",
+                lines=3,
+                max_length=2000,
+                elem_id="draw-prompt",
+            )
+            with gr.Row():
+                go = gr.Button("Draw", variant="primary", elem_id="draw-go", scale=3)
+                stop = gr.Button(
+                    "Stop", interactive=False, elem_id="draw-stop", scale=1, min_width=90
+                )
+            count = gr.Slider(1, MOST, 1, step=1, label="Pictures", elem_id="draw-count")
+            rank = gr.Checkbox(
+                label="Best first",
+                info="The same model looks at each picture and tells how sure it is of the prompt.",
+                elem_id="draw-rank",
+            )
+            with gr.Row(elem_classes="ends"):
+                seed = gr.Textbox(
+                    label="Seed", placeholder="random", max_length=20, elem_id="draw-seed", scale=3
+                )
+                reuse = gr.Button("Reuse last", elem_id="draw-reuse", scale=1, min_width=90)
+            with gr.Accordion("More settings", open=False, elem_id="draw-more"):
+                negative = gr.Textbox(
+                    label="Negative prompt",
+                    info="What to draw away from; Janus was not trained for it.",
+                    max_length=2000,
+                    elem_id="draw-negative",
+                )
+                guidance = gr.Slider(
+                    1, 10, studio.guidance, step=0.1, label="Guidance", elem_id="draw-guidance"
+                )
+                temperature = gr.Slider(
+                    0, 2, 1, step=0.05, label="Temperature", elem_id="draw-temperature"
+                )
+                top_k = gr.Number(
+                    0,
+                    label="Top-k",
+                    info="0 keeps the whole codebook.",
+                    precision=0,
+                    minimum=0,
+                    maximum=2**31 - 1,
+                    elem_id="draw-top-k",
+                )
+            gr.Examples(
+                [[text] for text in (EXAMPLES if studio.embedded else REAL_EXAMPLES)],
+                prompt,
+                label="Try one of these",
+                elem_id="draw-examples",
+            )
+        with gr.Column(scale=6, min_width=300):
+            status = gr.Markdown(EMPTY, elem_id="draw-status", elem_classes="status")
+            live = gr.Image(
+                label="As it is drawn",
+                format="jpeg",
+                visible=False,
+                interactive=False,
+                buttons=[],
+                elem_id="draw-live",
+            )
+            gallery = gr.Gallery(
+                label="Pictures",
+                columns=2,
+                object_fit="contain",
+                height="auto",
+                format="png",
+                interactive=False,
+                visible=False,
+                buttons=["download", "fullscreen"],
+                elem_id="draw-gallery",
+            )
+            with gr.Column(visible=False, elem_id="draw-after") as after:
+                with gr.Row():
+                    again = gr.Button("Draw again", elem_id="draw-again", min_width=120)
+                    ask = gr.Button("Ask about it", elem_id="draw-ask", min_width=120)
+                    sheet = gr.DownloadButton("Contact sheet", elem_id="draw-sheet", min_width=120)
+                    download = gr.DownloadButton(
+                        "Download PNG", elem_id="draw-download", min_width=120
+                    )
+                with gr.Row(elem_classes="ends"):
+                    kept = gr.Slider(
+                        1,
+                        studio.pipe.config.side - 1,
+                        studio.pipe.config.side // 2,
+                        step=1,
+                        label="Rows to keep",
+                        info="The rest below is drawn anew, as the model would go on from there.",
+                        elem_id="draw-kept",
+                        scale=3,
+                    )
+                    vary = gr.Button("Vary the lower part", elem_id="draw-vary", scale=1)
+    album = gr.State([], time_to_live=3600)
+    chosen = gr.State(0)
+    last_seed = gr.State("")
+
+    shown = [status, live, gallery, after, sheet, download, album, chosen, last_seed, stop, seed]
+
+    async def run(
+        base: Drawing, number: int, first: int, ranked: bool
+    ) -> AsyncIterator[dict[Any, Any]]:
+        """Draw, perhaps judge, and show; the updates of the page."""
+        begun = time.monotonic()
+        drawing = replace(base, seeds=[first + i for i in range(number)], live=True)
+        half = studio.pipe.config.side // 2
+        drawing = replace(
+            drawing, preview_rows=frozenset({half // 2, half, half + half // 2} - {0})
+        )
+        job = studio.submit(drawing)
+        yield {stop: gr.update(interactive=True), status: "Waiting for the model …"}
+        progress, folder = Progress(number), studio.folder()
+        pictures: list[Picture] = []
+        images: list[Image.Image] = []
+        async for event in studio.events(job):
+            if isinstance(event, Row | Waiting):
+                yield {status: progress.tell(event)}
+            elif isinstance(event, Preview):
+                done = images[: event.first]
+                yield {
+                    live: gr.update(value=make_image_grid([*done, *event.images]), visible=True),
+                    gallery: gr.update(visible=False),
+                    after: gr.update(visible=False),
+                }
+            elif isinstance(event, Drawn):
+                pictures += await asyncio.to_thread(studio.keep, event, folder)
+                images += event.images
+        if ranked:
+            scores: list[float] = []
+            async for score in studio.scores(images, base.prompt):
+                scores.append(score)
+                yield {status: f"Judging: {len(scores)} of {number} …"}
+            pairs = sorted(zip(scores, pictures, strict=True), key=lambda pair: -pair[0])
+            pictures = [replace(picture, score=score) for score, picture in pairs]
+        seeds = f"Seed {first}" if number == 1 else f"Seeds {first} to {first + number - 1}"
+        yield {
+            status: f"Done in {time.monotonic() - begun:.1f} s. {seeds}.",
+            live: gr.update(value=None, visible=False),
+            gallery: gr.update(
+                value=[(picture.path, _caption(picture)) for picture in pictures],
+                visible=True,
+                selected_index=None,
+                columns=1 if number == 1 else 2,
+            ),
+            after: gr.update(visible=True),
+            sheet: gr.update(value=_sheet(pictures, folder), visible=number > 1),
+            download: pictures[0].path,
+            album: pictures,
+            chosen: 0,
+            last_seed: str(first),
+            stop: gr.update(interactive=False),
+        }
+
+    async def draw(
+        text: str,
+        against: str,
+        number: float,
+        given: str,
+        scale: float,
+        heat: float,
+        best: float,
+        ranked: bool,
+    ) -> AsyncIterator[dict[Any, Any]]:
+        pictures = whole("pictures", number, 1, MOST)
+        if not text.strip():
+            raise gr.Error("Write a prompt first.", title="Nothing to draw", print_exception=False)
+        drawing = Drawing(
+            prompt=text,
+            negative_prompt=against or "",
+            seeds=[],
+            guidance_scale=scale,
+            temperature=heat,
+            top_k=whole("top-k", best or 0, 0, 2**31 - 1),
+        )
+        async for update in run(drawing, pictures, parse_seed(given, pictures), ranked):
+            yield update
+
+    async def draw_again(
+        text: str,
+        against: str,
+        number: float,
+        _: str,
+        scale: float,
+        heat: float,
+        best: float,
+        ranked: bool,
+    ) -> AsyncIterator[dict[Any, Any]]:
+        async for update in draw(text, against, number, "", scale, heat, best, ranked):
+            yield update | ({seed: ""} if status in update else {})
+
+    async def draw_below(
+        pictures: list[Picture], place: int, rows: float, number: float, ranked: bool
+    ) -> AsyncIterator[dict[Any, Any]]:
+        if not pictures:
+            raise gr.Error("Draw a picture first.", title="Nothing to vary", print_exception=False)
+        picture = pictures[place if place < len(pictures) else 0]
+        side = studio.pipe.config.side
+        begun: Tensor = picture.codes[: side * whole("rows to keep", rows, 1, side - 1)]
+        settings = picture.settings
+        drawing = Drawing(
+            prompt=settings.prompt,
+            negative_prompt=settings.negative_prompt,
+            seeds=[],
+            guidance_scale=settings.guidance_scale,
+            temperature=settings.temperature,
+            top_k=settings.top_k or 0,
+            initial_codes=begun,
+        )
+        count = whole("pictures", number, 1, MOST)
+        async for update in run(drawing, count, parse_seed("", count), ranked):
+            yield update
+
+    def choose(pictures: list[Picture], event: gr.SelectData) -> dict[Any, Any]:
+        place = event.index if isinstance(event.index, int) else 0
+        path = pictures[place].path if place < len(pictures) else None
+        return {chosen: place, download: path}
+
+    fields: list[Any] = [prompt, negative, count, seed, guidance, temperature, top_k, rank]
+    common: dict[str, Any] = {
+        "outputs": shown,
+        "concurrency_id": "draw",
+        "concurrency_limit": studio.worker.max_batch,
+        "show_progress": "full",
+        "show_progress_on": [status],
+    }
+    events = [
+        gr.on([go.click, prompt.submit], draw, fields, api_name="draw", **common),
+        again.click(draw_again, fields, api_visibility="private", **common),
+        vary.click(
+            draw_below, [album, chosen, kept, count, rank], api_visibility="private", **common
+        ),
+    ]
+    for event in events:  # after an error the page must not look busy
+        event.failure(lambda: {stop: gr.update(interactive=False), status: EMPTY}, None, shown)
+    stop.click(
+        lambda: {stop: gr.update(interactive=False), status: "Stopped."},
+        None,
+        shown,
+        cancels=events,
+        queue=False,
+        api_visibility="private",
+    )
+    reuse.click(lambda given: given, last_seed, seed, queue=False, api_visibility="private")
+    gallery.select(choose, album, [chosen, download], queue=False, api_visibility="private")
+    return DrawTab(prompt, negative, count, seed, guidance, temperature, top_k, ask, album, chosen)

@@ -1,0 +1,192 @@
+"""What the tabs of the page share: the model's queue, a place for files, and plain errors."""
+
+import asyncio
+import csv
+import io
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+from PIL import Image
+from torch import Tensor
+
+from janus_kit import JanusKitError, JanusPipeline, OptionError, Settings, save_png
+from janus_kit.demos.jobs import Drawing, Drawn, Full, Job, Row, Stopped, Thinking, Waiting
+from janus_kit.demos.worker import ModelWorker
+
+__all__ = [
+    "EMBEDDED",
+    "Picture",
+    "Progress",
+    "Studio",
+    "name_of",
+    "parse_seed",
+    "plain",
+    "table_bytes",
+    "whole",
+]
+
+EMBEDDED = "janus-kit-embedded"
+SEEDS = 2**63
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn picture, as a session keeps it."""
+
+    path: str
+    settings: Settings
+    codes: Tensor  # int64 [576]
+    score: float | None = None
+
+
+@dataclass
+class Progress:
+    """How far a job has come: a sentence for people."""
+
+    pictures: int
+    begun: float = 0.0
+    rows: dict[int, int] = field(default_factory=dict)  # of each part that is being drawn
+    share: float = 0.0
+
+    def tell(self, event: Waiting | Row) -> str:
+        if isinstance(event, Waiting):
+            if not event.ahead:
+                return "Waiting for the model …"
+            jobs = "1 job is" if event.ahead == 1 else f"{event.ahead} jobs are"
+            return f"Waiting: {jobs} ahead of yours."
+        now = time.monotonic()
+        if not self.begun:
+            self.begun = now
+            self._first = event.row / event.of
+        self.share = (event.first + event.pictures * event.row / event.of) / self.pictures
+        done = f"Row {event.row} of {event.of}"
+        if event.pictures < self.pictures:
+            done += f" of pictures {event.first + 1} to {event.first + event.pictures}"
+        past = now - self.begun
+        gone = self.share - self._first * event.pictures / self.pictures
+        if gone <= 0:
+            return f"{done} …"
+        left = past / gone * (1 - self.share)
+        return f"{done} · {_seconds(left)} left"
+
+
+def _seconds(left: float) -> str:
+    if left < 90:
+        return f"about {max(1, round(left))} s"
+    return f"about {round(left / 60)} min"
+
+
+class Studio:
+    """The pipeline behind the page, its queue, and where files of the page lie."""
+
+    def __init__(self, pipe: JanusPipeline, worker: ModelWorker) -> None:
+        self.pipe = pipe
+        self.worker = worker
+        self.embedded = pipe.name == EMBEDDED
+
+    @property
+    def guidance(self) -> float:
+        """The embedded model draws best at 2.5, published ones at 5."""
+        return 2.5 if self.embedded else 5.0
+
+    def folder(self) -> Path:
+        """A new folder in Gradio's cache, under a name that cannot be guessed; swept with it."""
+        folder = Path(get_upload_folder()) / secrets.token_hex(16)
+        folder.mkdir(mode=0o700, parents=True)
+        return folder
+
+    def submit(self, work: Drawing | Thinking) -> Job:
+        try:
+            return self.worker.submit(work)
+        except (Full, Stopped) as error:
+            raise plain(error) from error
+
+    async def go_on(self, work: Drawing | Thinking) -> Job:
+        """The next part of a task that has begun: it waits for a place where a first one would not.
+
+        Long tasks go in parts, so that the jobs of others come in between.
+        """
+        while True:
+            try:
+                return self.worker.submit(work)
+            except Full:
+                await asyncio.sleep(0.5)
+            except Stopped as error:
+                raise plain(error) from error
+
+    async def events(self, job: Job) -> AsyncIterator[Any]:
+        """The events of a job; what went wrong becomes a sentence on the page."""
+        try:
+            async for event in job.events():
+                yield event
+        except (JanusKitError, Stopped) as error:
+            raise plain(error) from error
+
+    def keep(self, drawn: Drawn, folder: Path) -> list[Picture]:
+        """Write finished pictures as PNG with their settings inside."""
+        kept = []
+        pairs = zip(drawn.images, drawn.settings, drawn.codes, strict=True)
+        for number, (image, settings, codes) in enumerate(pairs, drawn.first):
+            path = folder / f"{number:03}_{settings.seed}_{name_of(settings.prompt)}.png"
+            save_png(image, path, settings)
+            kept.append(Picture(str(path), settings, codes.clone()))
+        return kept
+
+    async def scores(self, images: Sequence[Image.Image], prompt: str) -> AsyncIterator[float]:
+        """How sure the model is of each picture, one after the other."""
+
+        def work() -> Any:
+            for image in images:
+                yield self.pipe.rank(image, prompt)[0].score
+
+        async for event in self.events(await self.go_on(Thinking(work))):
+            if isinstance(event, float):
+                yield event
+
+
+def plain(error: Exception) -> gr.Error:
+    """An error as the page shows it: its sentence, without paths of this machine."""
+    text = re.sub(re.escape(get_upload_folder()) + r"\S*/", "", str(error))
+    return gr.Error(
+        text[:1].upper() + text[1:] + ".", title="That did not work", print_exception=False
+    )
+
+
+def parse_seed(text: str | None, count: int = 1) -> int:
+    """The seed of a field; an empty one is random."""
+    given = (text or "").strip()
+    if not given:
+        return secrets.randbelow(2**32)
+    if not given.isascii() or not given.isdigit() or not int(given[:30]) <= SEEDS - count:
+        raise plain(
+            OptionError("the seed must be a whole number from 0 on, or empty for a random one")
+        )
+    return int(given)
+
+
+def whole(name: str, value: float | None, low: int, high: int) -> int:
+    """A whole number of a slider; those that come over the API are checked here as well."""
+    if value is None or value != value or not low <= value <= high or value != int(value):
+        raise plain(OptionError(f"{name} must be a whole number from {low} to {high}"))
+    return int(value)
+
+
+def name_of(prompt: str) -> str:
+    """A prompt as a part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:40].strip("-") or "picture"
+
+
+def table_bytes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    """A CSV that no spreadsheet takes for formulas."""
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+    for row in (header, *rows):
+        writer.writerow(["'" + cell if cell[:1] in "=+-@\t\r" and cell else cell for cell in row])
+    return text.getvalue().encode("utf-8-sig")

@@ -1,0 +1,87 @@
+"""janus-kit train: make the embedded model from nothing, and measure it."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from janus_kit import console
+from janus_kit.console import Model, Quiet, Verbose
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def training() -> None:
+    """Make the embedded model from nothing, and measure it."""
+    console.log.setLevel(logging.INFO)  # hours pass; --quiet comes later and still counts
+
+
+@app.command()
+def data(quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Make the pictures that the training worlds consist of; prints the file of the bank.
+
+    Four packages are fetched once, 1.5 GB, and need 7 GB of disk until all is drawn. A run that was
+    stopped goes on. Needs pip install 'janus-kit[data]', npm, and the apt-get of Debian 12.
+
+    \b
+    janus-kit train data
+    """
+    from janus_kit.training.recipe import fetch_data
+
+    typer.echo(fetch_data(console.log.info))
+
+
+@app.command()
+def embedded(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder; a run there goes on.")
+    ] = Path("runs/embedded"),
+    budget: Annotated[str, typer.Option(help="cpu (hours), gpu or small (a trial).")] = "cpu",
+    install: Annotated[
+        bool, typer.Option("--install", help="Make it the embedded model of this package.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the embedded model; prints the folder of the finished one.
+
+    \b
+    janus-kit train embedded --budget gpu -o runs/embedded
+    """
+    from importlib import resources
+
+    from janus_kit.training.recipe import train_embedded
+
+    target = Path(str(resources.files("janus_kit.weights"))) if install else None
+    typer.echo(train_embedded(output, budget=budget, target=target))
+
+
+@app.command()
+def evaluate(
+    pictures: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of scenes and pictures.")] = 0,
+    guidance: Annotated[float, typer.Option(help="Of the drawing.")] = 2.5,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The figures as one line of JSON.")
+    ] = False,
+    model: Model = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure drawing, captions and answers in the training world.
+
+    \b
+    janus-kit train evaluate --pictures 256 -o results.json
+    """
+    from janus_kit.training.evaluate import evaluate as measure
+
+    report = console.log.info
+    figures = measure(
+        model, prompts=pictures, seed=seed, guidance=guidance, out=output, report=report
+    )
+    console.result("" if as_json else console.table(figures), figures, as_json)

@@ -1,0 +1,433 @@
+"""The page in a real browser: Debian's chromium, headless, with the embedded model.
+
+What a person sees and does, by role and label; and what the machine must never do for it.
+"""
+
+import io
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from janus_kit import JanusPipeline, Settings, read_settings, save_png
+
+pytest.importorskip("gradio")
+sync = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
+    # Gradio and its server leave sockets to the end of the process.
+    pytest.mark.filterwarnings("default"),
+]
+
+PROMPT = "a red apple left of a blue car"
+LONG = 120_000  # ms; on a busy machine a picture takes a while
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--disable-features=Translate,OptimizationHints,MediaRouter",
+)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> JanusPipeline:
+    return JanusPipeline.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def url(pipe: JanusPipeline) -> Iterator[str]:
+    from janus_kit.demos.app import opened
+
+    with opened(pipe, port=_free_port(), drain=5) as url:
+        yield url.rstrip("/")
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+class Page:
+    """A tab of the browser on our page, with what it has asked for and complained of."""
+
+    def __init__(self, browser: Any, url: str, **options: Any) -> None:
+        self.url = url
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 900}, **options}
+        )
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(LONG)
+        self.foreign: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", self._note)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(url)
+        self.button("Draw").wait_for()
+
+    def _note(self, request: Any) -> None:
+        if not request.url.startswith((self.url, "data:", "blob:")):
+            self.foreign.append(request.url)
+
+    def button(self, name: str) -> Any:
+        return self.page.get_by_role("button", name=name, exact=True).locator("visible=true")
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def label(self, name: str) -> Any:
+        return self.page.get_by_label(name, exact=True).locator("visible=true").first
+
+    def status(self, part: str) -> Any:
+        return self.page.locator(f"#{part}-status p").locator("visible=true")
+
+    def wait_for(self, part: str, words: str) -> str:
+        self.status(part).filter(has_text=re.compile(words)).wait_for()
+        return str(self.status(part).inner_text())
+
+    def draw(self, prompt: str = PROMPT, seed: str = "8") -> None:
+        self.label("Prompt").fill(prompt)
+        self.label("Seed").fill(seed)
+        self.button("Draw").click()
+
+    def picture(self, selector: str) -> Image.Image:
+        """The file behind a picture on the page, as it was sent."""
+        source = self.page.locator(selector).first.get_attribute("src")
+        data = self.page.request.get(source).body()
+        return Image.open(io.BytesIO(data))
+
+    def toast(self) -> str:
+        box = self.page.get_by_test_id("toast-body").first
+        box.wait_for()
+        text = str(box.inner_text())
+        for close in self.page.get_by_test_id("toast-close").all():
+            close.click()
+        return text
+
+
+@pytest.fixture
+def page(browser: Any, url: str) -> Iterator[Page]:
+    page = Page(browser, url)
+    yield page
+    page.context.close()
+    assert page.foreign == []
+    assert page.errors == []
+
+
+def _shot(page: Page, name: str) -> None:
+    """A screenshot for people, where one is asked for."""
+    folder = os.environ.get("JANUS_KIT_SCREENSHOTS")
+    if folder:
+        page.page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether there is nothing but the grey of codes that are not drawn; JPEG moves it a little."""
+    return bool(np.ptp(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0).max() <= 4)
+
+
+def test_the_upper_half_is_seen_while_the_lower_is_not_drawn_yet(page: Page) -> None:
+    page.draw()
+    for _ in range(2000):
+        live = page.page.locator("#draw-live img")
+        if live.count() and live.first.get_attribute("src"):
+            image = page.picture("#draw-live img")
+            side = image.height
+            assert _is_grey(image.crop((0, side * 23 // 24 + 2, side, side)))
+            if not _is_grey(image.crop((0, side // 3, side, side // 2 - 2))):
+                break
+        page.page.wait_for_timeout(10)
+    else:
+        pytest.fail("no picture was seen half-way")
+    assert not _is_grey(image.crop((0, 0, side, side // 3)))
+    _shot(page, "live")
+    page.wait_for("draw", "^Done in")
+
+
+def test_a_picture_is_the_one_of_the_api_the_command_line_and_the_server(
+    page: Page, pipe: JanusPipeline, tmp_path: Path
+) -> None:
+    import base64
+    import subprocess
+    import sys
+
+    from serving import served
+
+    from janus_kit.demos.server import build_server
+
+    page.draw(seed="8")
+    page.wait_for("draw", "^Done in .* Seed 8")
+    shown = page.picture("#draw-gallery img").convert("RGB").tobytes()
+    drawn = pipe(PROMPT, seed=8, guidance_scale=2.5)
+    assert shown == drawn.images[0].tobytes()
+    with page.page.expect_download() as download:
+        page.page.locator("#draw-download").click()
+    download.value.save_as(tmp_path / "page.png")
+    assert read_settings(tmp_path / "page.png") == drawn.settings[0]
+    assert re.fullmatch(r"000_8_a-red-apple.*\.png", download.value.suggested_filename)
+    command = [sys.executable, "-m", "janus_kit", "generate", PROMPT, "--seed", "8"]
+    options = ["--guidance", "2.5", "-o", str(tmp_path / "out"), "-q"]
+    subprocess.run([*command, *options], check=True, cwd=tmp_path)
+    with Image.open(tmp_path / "out" / "000_8.png") as image:
+        assert image.convert("RGB").tobytes() == shown
+    body = {"prompt": PROMPT, "seed": 8, "guidance_scale": 2.5}
+    with served(build_server(pipe)) as server:
+        answer = httpx.post(f"{server.url}/v1/images/generations", json=body, timeout=LONG / 1000)
+    with Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))) as image:
+        assert image.convert("RGB").tobytes() == shown
+
+
+def test_stop_ends_a_drawing_within_a_row_and_the_next_one_begins(
+    page: Page, pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from janus_kit.demos.jobs import Job, Row
+
+    rows: list[float] = []
+    put = Job.put
+
+    def note(job: Job, event: object) -> None:
+        put(job, event)
+        if isinstance(event, Row):
+            rows.append(time.monotonic())
+
+    monkeypatch.setattr(Job, "put", note)
+    page.draw()
+    page.wait_for("draw", "^Row ")
+    page.button("Stop").click()
+    page.wait_for("draw", "^Stopped")
+    after = len(rows)
+    page.page.wait_for_timeout(2500)
+    assert len(rows) <= after + 1 < 24
+    page.draw("three yellow stars", "3")
+    page.wait_for("draw", "^Done in .* Seed 3")
+
+
+def test_several_pictures_are_judged_and_shown_best_first(page: Page) -> None:
+    page.page.locator("#draw-count input[type=number]").fill("3")
+    page.label("Best first").check()
+    page.draw("three yellow stars", "5")
+    assert "Seeds 5 to 7" in page.wait_for("draw", "^Done in")
+    captions = page.page.locator("#draw-gallery .caption-label").all_inner_texts()
+    shares = [float(re.match(r"yes ([\d.]+)%", text)[1]) for text in captions]  # type: ignore[index]
+    assert len(shares) == 3
+    assert shares == sorted(shares, reverse=True)
+    _shot(page, "ranked")
+    with page.page.expect_download() as download:
+        page.page.locator("#draw-sheet").click()
+    with Image.open(download.value.path()) as sheet:
+        assert sheet.size == (768, 768)
+
+
+def test_the_lower_part_is_varied_and_the_upper_part_stays(page: Page) -> None:
+    page.draw("two green fish", "1")
+    page.wait_for("draw", "^Done in")
+    first = page.picture("#draw-gallery img")
+    page.button("Vary the lower part").click()
+    page.wait_for("draw", r"^Done in .* Seed (?!1\.)")
+    second = page.picture("#draw-gallery img")
+    ours = Settings.from_json(second.info["janus_kit"])
+    assert len(ours.initial_codes) == 12 * 24
+    top, bottom = (
+        np.abs(np.asarray(first.convert("RGB"), int) - np.asarray(second.convert("RGB"), int))[part]
+        for part in (slice(0, 160), slice(224, 384))
+    )
+    assert top.mean() < 3  # the decoder lets a picture's whole shine through a little
+    assert bottom.mean() > top.mean()
+
+
+def test_a_drawn_picture_is_asked_about_and_the_answer_comes_in_pieces(
+    page: Page, pipe: JanusPipeline
+) -> None:
+    page.draw(seed="8")
+    page.wait_for("draw", "^Done in")
+    page.button("Ask about it").click()
+    box = page.page.locator("#ask-box textarea")
+    box.wait_for()
+    box.fill("Describe the picture.")
+    box.press("Enter")
+    bot = page.page.locator("#ask-chat .bot.message, #ask-chat [data-testid=bot]").last
+    drawn = pipe(PROMPT, seed=8, guidance_scale=2.5).images[0]
+    expected = pipe.ask(drawn, "Describe the picture.")
+    bot.filter(has_text=expected).wait_for()
+    box.fill("What color is the car?")
+    box.press("Enter")
+    page.page.locator("#ask-chat [data-testid=bot]").nth(1).wait_for()
+    page.button("Stop").and_(page.page.locator("[disabled]")).wait_for()
+    _shot(page, "ask")
+    page.button("New conversation").click()
+    page.page.locator("#ask-chat [data-testid=bot]").first.wait_for(state="detached")
+
+
+def test_an_example_question_works_offline(page: Page) -> None:
+    page.tab("Ask")
+    page.button("What color is the square?").click()
+    page.page.locator("#ask-box .thumbnail-item img, #ask-box img").first.wait_for()
+    page.page.locator("#ask-box textarea").press("Enter")
+    page.page.locator("#ask-chat [data-testid=bot]").first.wait_for()
+
+
+def test_pictures_are_described_in_a_table_and_a_file(page: Page, tmp_path: Path) -> None:
+    for name, color in (("one.png", "red"), ("=two.png", "blue")):
+        Image.new("RGB", (90, 60), color).save(tmp_path / name)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    page.tab("Describe")
+    files = [tmp_path / name for name in ("one.png", "=two.png", "bad.png")]
+    page.page.locator("#describe-files input[type=file]").set_input_files(files)
+    page.page.locator("#describe-files").filter(has_text="bad").wait_for()
+    page.button("Describe").click()
+    assert page.wait_for("describe", "^Done") == "Done: 2 captions, 1 could not be read."
+    _shot(page, "describe")
+    with page.page.expect_download() as download:
+        page.page.locator("#describe-csv").click()
+    text = Path(download.value.path()).read_text(encoding="utf-8-sig")
+    lines = text.splitlines()
+    assert lines[0] == '"File","Caption"'
+    assert lines[1].startswith('"one.png"')
+    assert "Not read" in lines[3]
+    assert str(tmp_path) not in text
+    assert "janus-kit-" not in text  # nor where the page keeps its files
+
+
+def test_a_dropped_picture_gives_its_settings_back(page: Page, tmp_path: Path) -> None:
+    settings = Settings(
+        prompt="two <b>green</b> fish, #1",
+        negative_prompt="a car",
+        seed=2**62 + 1,
+        guidance_scale=3.5,
+        temperature=0.75,
+        top_k=40,
+    )
+    save_png(Image.new("RGB", (384, 384), "green"), tmp_path / "ours.png", settings)
+    page.tab("Read")
+    page.page.locator("#read-file input[type=file]").set_input_files(tmp_path / "ours.png")
+    page.wait_for("read", "^Drawn")
+    _shot(page, "read")
+    page.button("Use in Draw").click()
+    page.label("Prompt").wait_for()
+    assert page.label("Prompt").input_value() == settings.prompt
+    assert page.label("Seed").input_value() == str(settings.seed)
+    page.page.locator("#draw-more button").first.click()
+    assert page.page.locator("#draw-negative textarea").input_value() == "a car"
+    numbers = [
+        page.page.locator(f"#draw-{name} input[type=number]").input_value()
+        for name in ("guidance", "temperature", "top-k")
+    ]
+    assert list(map(float, numbers)) == [3.5, 0.75, 40]
+
+
+def test_a_sweep_is_one_labelled_picture(page: Page) -> None:
+    page.tab("Compare")
+    page.page.locator("#compare-prompt textarea").fill("a red heart")
+    page.page.locator("#compare-values textarea, #compare-values input").fill("1, 2.5")
+    page.button("Compare").click()
+    page.wait_for("compare", "^Done. Seed 1")
+    sheet = page.picture("#compare-sheet img")
+    assert sheet.size == (2 * (384 + 12) + 12, 384 + 34 + 2 * 12)
+    assert not _is_grey(sheet.crop((12, 12, 200, 46)))  # the label
+    _shot(page, "compare")
+
+
+def test_wrong_input_gets_a_sentence_and_loses_nothing(page: Page, tmp_path: Path) -> None:
+    page.button("Draw").click()
+    assert "Write a prompt first" in page.toast()
+    for seed in ("-1", "1.5", "abc", str(2**63)):
+        page.draw("a red heart", seed)
+        assert "whole number from 0 on" in page.toast()
+    assert page.label("Prompt").input_value() == "a red heart"
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    page.tab("Read")
+    choose = page.page.locator("#read-file input[type=file]")
+    choose.set_input_files(tmp_path / "text.png")
+    assert "text.png: is not a readable PNG" in page.wait_for("read", "text")
+    page.page.get_by_label("Clear").locator("visible=true").first.click()
+    choose.set_input_files(tmp_path / "plain.png")
+    assert "plain.png: carries no settings" in page.wait_for("read", "plain")
+    page.tab("Compare")
+    page.page.locator("#compare-prompt textarea").fill("a red heart")
+    page.page.locator("#compare-values textarea, #compare-values input").fill("1, much")
+    page.button("Compare").click()
+    assert "must be numbers with commas" in page.toast()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_there_is_no_serious_barrier_that_is_ours(browser: Any, url: str, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page = Page(browser, f"{url}/?__theme={scheme}", color_scheme=scheme)
+    found: list[str] = []
+    for tab in ("Draw", "Ask", "Describe", "Read", "Compare"):
+        page.tab(tab)
+        page.page.wait_for_timeout(400)
+        _shot(page, f"{tab.lower()}-{scheme}")
+        results = axe.Axe().run(page.page).response
+        for violation in results["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                nodes = [node["target"] for node in violation["nodes"]]
+                found += [f"{tab}: {violation['id']} {node}" for node in nodes]
+    page.context.close()
+    assert [entry for entry in found if not _is_gradios(entry)] == []
+
+
+def _is_gradios(entry: str) -> bool:
+    """Barriers inside Gradio's own widgets, which no argument of theirs can change."""
+    return any(part in entry for part in GRADIOS)
+
+
+GRADIOS = ("aria-prohibited-attr", "label-content-name-mismatch", ".or.", ".or svelte")
+
+
+EDGE = """
+() => Math.max(0,
+  ...[...document.querySelectorAll("[role=tabpanel] .block, [role=tabpanel] button")]
+    .filter((e) => e.checkVisibility() && e.getBoundingClientRect().width > 1)
+    .map((e) => e.getBoundingClientRect().right))
+"""
+
+
+def test_a_narrow_screen_has_no_sideways_scroll(browser: Any, url: str) -> None:
+    page = Page(browser, url, viewport={"width": 390, "height": 844}, has_touch=True)
+    assert page.page.locator("h1").inner_text() == "janus_kit"
+    for tab in ("Draw", "Ask", "Describe", "Read", "Compare"):
+        choice = page.page.get_by_role("tab", name=tab, exact=True).locator("visible=true")
+        if not choice.count():  # what has no room is behind the dots
+            page.page.locator(".overflow-menu button").first.click()
+            choice = page.page.get_by_text(tab, exact=True).locator("visible=true").last
+        choice.first.click()
+        page.page.wait_for_timeout(300)
+        _shot(page, f"{tab.lower()}-390")
+        # What lies beyond the edge is cut off, so the width of the document does not tell.
+        edge = page.page.evaluate(EDGE)
+        assert 0 < edge <= 390, tab
+    page.context.close()
+    assert page.foreign == []
+
+
+def test_the_keyboard_alone_draws(page: Page) -> None:
+    page.label("Prompt").focus()
+    page.page.keyboard.type("a red heart")
+    for _ in range(8):
+        page.page.keyboard.press("Tab")
+        if page.page.evaluate("document.activeElement.id") == "draw-go":
+            break
+    page.page.keyboard.press("Enter")
+    page.wait_for("draw", "^Done in")
