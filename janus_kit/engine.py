@@ -1,24 +1,23 @@
 """The loops' view of a model: rows of ids become a filled cache, then one position at a time.
 
 CodeDrawer answers what generation/sampling.py asks; write_text is the loop for answers, TextWriter
-the one for as many as come. On a CPU
-in fp32 the steps are native where they were built; model.py's are what those are held to.
+the one for as many as come. On a CPU the steps are native where they were built; model.py's are
+what those are held to.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Literal, cast
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from janus_kit.errors import GenerationError
-from janus_kit.generation.native import Head, NativeStep, available
-from janus_kit.generation.sampling import SamplingOptions, choose, on_device
-from janus_kit.model import SPAN, Cache, Janus, Layer
+from janus_kit.generation.sampling import SamplingOptions, choose, draw_one_by_one, on_device
+from janus_kit.model import SPAN, Cache, Janus
 from janus_kit.prompts import pad_left
+from janus_kit.steps import Kind, native_step
 
 __all__ = ["CodeDrawer", "Ended", "TextWriter", "write_text"]
 
@@ -26,50 +25,6 @@ __all__ = ["CodeDrawer", "Ended", "TextWriter", "write_text"]
 def _slots(count: int) -> int:
     """count, rounded up to whole spans."""
     return -(-count // SPAN) * SPAN
-
-
-Kind = Literal["code", "text"]
-# Of each model the native steps, with what their weights were when they were made.
-_native: WeakKeyDictionary[Janus, dict[Kind, tuple[Any, NativeStep]]] = WeakKeyDictionary()
-
-
-def native_step(model: Janus, kind: Kind) -> NativeStep | None:
-    """The model's native step to logits of codes or of text; None where there can be none."""
-    if model.device.type != "cpu" or model.dtype != torch.float32 or not available():
-        return None
-    language, config = model.language, model.config.language
-    layers = [
-        (
-            layer.norm1.weight,
-            layer.attention.qkv.weight,
-            layer.attention.out.weight,
-            layer.norm2.weight,
-            layer.gate_up.weight,
-            layer.down.weight,
-        )
-        for layer in cast(Iterable[Layer], language.layers)
-    ]
-    norm = language.norm.weight
-    if kind == "text":
-        head = Head(norm, model.text_head.weight)
-    else:
-        inner, outer = model.code_head.fc1, model.code_head.fc2
-        head = Head(norm, outer.weight, outer.bias, inner.weight, inner.bias)
-    weights = [tensor for layer in layers for tensor in layer]
-    weights += [t for t in (norm, head.outer, head.outer_bias, head.inner) if t is not None]
-    state = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in weights]
-    kept = _native.setdefault(model, {})
-    if kind not in kept or kept[kind][0] != state:
-        step = NativeStep(
-            layers,
-            head,
-            heads=config.heads,
-            kv_heads=config.kv_heads,
-            head_dim=config.head_dim,
-            eps=config.rms_eps,
-        )
-        kept[kind] = (state, step)
-    return kept[kind][1]
 
 
 class Decoder:
@@ -151,6 +106,35 @@ class CodeDrawer:
     def step(self, codes: Tensor) -> Tensor:
         embeds = self.table[codes].repeat(self.copies, 1)
         return self.decoder.step(embeds)
+
+    def draw(
+        self,
+        logits: Tensor | None,
+        before: Tensor | None,
+        noise: Tensor,
+        options: SamplingOptions,
+    ) -> tuple[Tensor, Tensor]:
+        """See sampling.RowModel. A row is one native call where the whole codebook is kept."""
+        decoder = self.decoder
+        if decoder.native is None or options.top_k or options.top_p < 1:
+            return draw_one_by_one(self, logits, before, noise, options)
+        cache = decoder.cache
+        codes, finite = decoder.native.draw(
+            logits,
+            before,
+            noise,
+            self.table,
+            cache.keys,
+            cache.values,
+            cache.angles,
+            cache.padding,
+            decoder.filled,
+            guided=self.copies == 2,
+            guidance=options.guidance,
+            temperature=options.temperature,
+        )
+        decoder.filled += noise.shape[1] - (before is None)
+        return codes, torch.tensor(finite)
 
 
 @torch.inference_mode()  # each step of it, not what the caller does between them

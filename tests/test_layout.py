@@ -29,6 +29,8 @@ STOREYS = (
         "pipeline",
         "drawing",
         "engine",
+        "linears",
+        "steps",
         "names",
         "storage",
         "metadata",
