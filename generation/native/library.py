@@ -29,9 +29,9 @@ def library() -> Any:
     except OSError as error:
         log.warning("%s: cannot be loaded (%s); drawing goes on in PyTorch", found.origin, error)
         return None
-    for name in ("step", "draw", "attend", "linear", "pack"):
+    for name in ("step", "draw", "attend", "linear", "pack", "conv", "winograd", "norm"):
         getattr(opened, f"janus_{name}").restype = None
-    for name in ("scratch", "ready", "level", "read"):
+    for name in ("scratch", "ready", "level", "read", "conv_scratch"):
         getattr(opened, f"janus_{name}").restype = ctypes.c_int64
     return opened
 

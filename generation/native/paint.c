@@ -42,38 +42,42 @@ INLINE void out_of(const Lanes m[SIDE], Lanes y[TILE]) {
     y[3] = b + 8 * d + m[5];
 }
 
-/* The numbers of one tile of 6x6, normalised, zero outside of the picture: [36, in]. */
-INLINE void patch(const Conv *c, int64_t top, int64_t left, float *d) {
-    int64_t high = c->h << c->twice, wide = c->w << c->twice, n = c->in;
-    for (int64_t i = 0; i < SIDE; i++)
-        for (int64_t j = 0; j < SIDE; j++, d += n) {
-            int64_t row = top + i - 1, column = left + j - 1;
-            if (row < 0 || column < 0 || row >= high || column >= wide) {
-                memset(d, 0, (size_t)n * sizeof(float));
-                continue;
+/* A row of the picture, normalised, with a border of zeros: [wide + SPARE, in]. */
+enum { SPARE = 2 * SIDE };
+INLINE void fill(const Conv *c, int64_t row, int64_t wide, float *d) {
+    int64_t n = c->in;
+    if (row < 0 || row >= c->h << c->twice) {
+        memset(d, 0, (size_t)((wide + SPARE) * n) * sizeof(float));
+        return;
+    }
+    memset(d, 0, (size_t)n * sizeof(float));
+    memset(d + (wide + 1) * n, 0, (size_t)((SPARE - 1) * n) * sizeof(float));
+    for (int64_t j = 0; j < wide; j++) {
+        const float *x = c->x + ((row >> c->twice) * c->w + (j >> c->twice)) * n;
+        float *to = d + (j + 1) * n;
+        if (!c->scale) memcpy(to, x, (size_t)n * sizeof(float));
+        else
+            for (int64_t k = 0; k < n; k++) {
+                float v = x[k] * c->scale[k] + c->shift[k];
+                to[k] = v / (1.0f + power(-v));
             }
-            const float *x = c->x + ((row >> c->twice) * c->w + (column >> c->twice)) * n;
-            if (!c->scale) memcpy(d, x, (size_t)n * sizeof(float));
-            else
-                for (int64_t k = 0; k < n; k++) {
-                    float v = x[k] * c->scale[k] + c->shift[k];
-                    d[k] = v / (1.0f + power(-v));
-                }
-        }
+    }
 }
 
-/* One row of tiles at one height, of all outputs. scratch: janus_conv_scratch floats. */
+/* One row of tiles, of all outputs. scratch: janus_conv_scratch floats. */
 INLINE void tiles(const Conv *c, int64_t top, float *scratch) {
     int64_t n = c->in, wide = c->w << c->twice, high = c->h << c->twice, across = (wide + 3) / TILE;
-    float *d = scratch, *half = d + POINTS * n, *v = half + POINTS * n; /* v [36, TILES, in] */
-    float *m = v + POINTS * TILES * n;                                  /* [36, TILES, 16] */
+    int64_t line = (wide + SPARE) * n;
+    float *half = scratch + SIDE * line, *v = half + POINTS * n; /* v [36, TILES, in] */
+    float *m = v + POINTS * TILES * n;                           /* [36, TILES, 16] */
+    for (int64_t i = 0; i < SIDE; i++) fill(c, top + i - 1, wide, scratch + i * line);
     for (int64_t first = 0; first < across; first += TILES) {
         int64_t many = across - first < TILES ? across - first : TILES;
         for (int64_t t = 0; t < many; t++) {
-            patch(c, top, (first + t) * TILE, d);
+            const float *d = scratch + (first + t) * TILE * n;
             for (int64_t j = 0; j < SIDE; j++)
                 for (int64_t k = 0; k < n; k += WIDTH)
-                    into(d + j * n + k, SIDE * n, half + j * n + k, SIDE * n);
+                    into(d + j * n + k, line, half + j * n + k, SIDE * n);
             for (int64_t i = 0; i < SIDE; i++)
                 for (int64_t k = 0; k < n; k += WIDTH)
                     into(half + i * SIDE * n + k, n, v + (i * SIDE * TILES + t) * n + k, TILES * n);
@@ -126,12 +130,13 @@ INLINE void tiles(const Conv *c, int64_t top, float *scratch) {
 EVERY_CPU static void strip(const Conv *c, int64_t top, float *scratch) { tiles(c, top, scratch); }
 
 /* Floats of scratch. */
-int64_t janus_conv_scratch(int64_t in, int64_t threads) {
-    return threads * (2 * POINTS * in + POINTS * TILES * in + POINTS * TILES * OUTS);
+int64_t janus_conv_scratch(const Conv *c, int64_t threads) {
+    int64_t lines = SIDE * ((c->w << c->twice) + SPARE) * c->in;
+    return threads * (lines + POINTS * c->in + POINTS * TILES * (c->in + OUTS));
 }
 
 void janus_conv(const Conv *c, float *scratch, int64_t threads) {
-    int64_t each = janus_conv_scratch(c->in, 1), rows = ((c->h << c->twice) + 3) / TILE;
+    int64_t each = janus_conv_scratch(c, 1), rows = ((c->h << c->twice) + 3) / TILE;
     PARALLEL(threads) {
         for (int64_t i = SELF; i < rows; i += threads) strip(c, i * TILE, scratch + SELF * each);
     }
