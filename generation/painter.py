@@ -1,7 +1,7 @@
 """VQTokenizer's decoder on a CPU, a picture at a time, by native/paint.c.
 
 The same sums as vq.Decoder's in another order: pixels differ by less than a hundredth of one of
-255 steps. A picture is the same to the bit with any number of threads.
+255 steps.
 """
 
 from collections.abc import Iterable

@@ -5,7 +5,7 @@ the one for as many as come. On a CPU the steps are native where they were built
 what those are held to.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
