@@ -135,7 +135,7 @@ class RowModel(CodeModel, Protocol):
         noise: Tensor,
         options: SamplingOptions,
     ) -> tuple[Tensor, Tensor]:
-        """Draw a code for each column of noise, float64 [b, n] in [0, 1), and read all but the last.
+        """Draw a code for each column of noise, float64 [b, n] in [0, 1), and read all but one.
 
         logits are those of the first code; None: the codes before it, int64 [b], are read first.
         -> the codes int64 [b, n], and bool []: whether all logits were finite.

@@ -316,13 +316,16 @@ class Janus(nn.Module):
         self.code_aligner = Projector(vq.code_dim, d, d)
         self.code_head = Projector(d, d, vq.codebook_size)
 
+    compiled = False  # whether steps are compiled; see graphs.py
+    held: tuple[torch.device, torch.dtype] | None = None  # of a model whose weights come and go
+
     @property
     def device(self) -> torch.device:
-        return self.language.embed.weight.device
+        return self.held[0] if self.held else self.language.embed.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.language.embed.weight.dtype
+        return self.held[1] if self.held else self.language.embed.weight.dtype
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pixels [n, 3, 384, 384] in [-1, 1] -> what the language model reads [n, 576, d]."""

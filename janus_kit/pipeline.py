@@ -26,14 +26,8 @@ from janus_kit.metadata import Settings
 from janus_kit.model import Janus
 from janus_kit.options import BATCH, batch_rows, first_seed, texts, whole
 from janus_kit.progress import rows_bar
-from janus_kit.prompts import (
-    OLD,
-    PRO,
-    Tokenizer,
-    chat_ids,
-    drawing_ids,
-    unconditional_ids,
-)
+from janus_kit.prompts import OLD, PRO, Tokenizer, chat_ids, drawing_ids, unconditional_ids
+from janus_kit.variants import Variant
 from janus_kit.vision import images as pictures
 
 __all__ = ["DrawingOutput", "JanusPipeline"]
@@ -68,15 +62,25 @@ class JanusPipeline:
         local_files_only: bool = False,
         token: str | None = None,
         verify: bool = True,
+        compile: bool = False,
+        quantization: str | None = None,
+        components: str = "all",
+        offload: str | None = None,
     ) -> "JanusPipeline":
         """Load a model: a hub id, a folder, or nothing for the embedded model of the package.
 
         Reads transformers' layout and deepseek-ai's own, safetensors or .bin. device: "auto" takes
         CUDA, then MPS, then the CPU. dtype: "auto" is float32 on the CPU and the dtype of the
-        weights elsewhere. verify looks for NaN and infinite numbers in the weights. Raises
-        CheckpointError for a folder that is not whole, DeviceError for a device or dtype that is
-        not there.
+        weights elsewhere. verify looks for NaN and infinite numbers in the weights. compile: have
+        torch.compile make the steps of a GPU. quantization "int8", "int4" or "fp8" holds fewer
+        bits of what a step reads, components "draw" or "understand" only what that takes, offload
+        "cpu" the weights in memory until a GPU needs them. Raises CheckpointError for a folder
+        that is not whole, DeviceError for a device or dtype that is not there, OptionError for
+        what a device cannot do.
         """
+        variant = Variant(
+            quantization=quantization, components=components, offload=offload, compile=compile
+        )
         place = loading.device_of(device)
         kind = loading.dtype_of(dtype, place)
         folder, name = loading.find(
@@ -84,9 +88,9 @@ class JanusPipeline:
         )
         config, _ = checkpoint.read_config(folder)
         tokenizer = Tokenizer.from_folder(folder, config.language.vocab_size)
-        model, _ = checkpoint.load(folder, device=place, dtype=kind, verify=verify)
+        model = loading.open_model(folder, place, kind, verify, variant)
         log.info("%s on %s in %s", name, place, str(model.dtype).removeprefix("torch."))
-        return cls(model.eval().requires_grad_(False), tokenizer, folder, name)
+        return cls(model, tokenizer, folder, name)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the model as a folder that from_pretrained and transformers load."""

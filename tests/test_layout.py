@@ -31,6 +31,8 @@ STOREYS = (
         "engine",
         "linears",
         "steps",
+        "variants",
+        "graphs",
         "names",
         "storage",
         "metadata",
