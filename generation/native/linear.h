@@ -135,7 +135,8 @@ B512 INLINE void halves(const int R, const int C, const uint16_t *w, const uint1
         __mmask32 real = k - i < 32 ? (__mmask32)((1u << (k - i)) - 1) : 0xffffffffu;
         __m512bh a[4];
         UNROLL
-        for (int c = 0; c < C; c++) a[c] = (__m512bh)_mm512_maskz_loadu_epi16(real, w + c * k + i);
+        for (int c = 0; c < C; c++)
+            a[c] = (__m512bh)_mm512_maskz_loadu_epi16(real, w + c * k + i);
         UNROLL
         for (int r = 0; r < R; r++) {
             __m512bh b = (__m512bh)_mm512_maskz_loadu_epi16(real, x + r * step + i);
@@ -163,7 +164,8 @@ B512 static void bf16_avx512(const void *weight, const char *ready, int64_t step
                              int64_t rows, int64_t wide, int64_t k, int64_t from, int64_t to) {
     const uint16_t *w = weight;
     int64_t j = from;
-    for (; j + 4 <= to; j += 4) halves_of(4, w + j * k, ready, step, y + j, rows, wide, k);
+    /* Few rows: one stream of weights is read faster than four. */
+    for (; rows > 2 && j + 4 <= to; j += 4) halves_of(4, w + j * k, ready, step, y + j, rows, wide, k);
     for (; j < to; j++) halves_of(1, w + j * k, ready, step, y + j, rows, wide, k);
 }
 
@@ -186,20 +188,21 @@ V512 INLINE void packed512(const int R, int four, const uint8_t *w, const void *
         }
         UNROLL
         for (int q = 0; q < 8; q++) {
-            __m512i a, b; /* columns 4q .. of the first 32 and of the second */
+            __m512i a, b; /* of one after another, so that the CPU sees one stream */
+            int near = four ? q : 2 * q, far = four ? q + 8 : 2 * q + 1;
             if (four) {
                 __m512i both = _mm512_loadu_si512(w + q * 64);
                 a = _mm512_and_si512(both, low);
                 b = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
             } else {
-                a = _mm512_loadu_si512(w + q * 64);
-                b = _mm512_loadu_si512(w + 512 + q * 64);
+                a = _mm512_loadu_si512(w + near * 64);
+                b = _mm512_loadu_si512(w + far * 64);
             }
             UNROLL
             for (int r = 0; r < R; r++) {
                 const int32_t *x = (const int32_t *)(ready + r * step + g * GROUP);
-                acc[r] = _mm512_dpbusd_epi32(acc[r], a, _mm512_set1_epi32(x[q]));
-                other[r] = _mm512_dpbusd_epi32(other[r], b, _mm512_set1_epi32(x[q + 8]));
+                acc[r] = _mm512_dpbusd_epi32(acc[r], a, _mm512_set1_epi32(x[near]));
+                other[r] = _mm512_dpbusd_epi32(other[r], b, _mm512_set1_epi32(x[far]));
             }
         }
         w += four ? 512 : 1024;
