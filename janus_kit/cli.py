@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from janus_kit import bulk, console, score
+from janus_kit import bulk, console, score, timing
 from janus_kit.console import Load, Model, Quiet, Revision, Verbose, with_model
 from janus_kit.errors import OptionError, PromptError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 train = typer.Typer(no_args_is_help=True)
 app.command()(bulk.caption)
+app.command()(timing.bench)
 app.add_typer(bulk.batch, name="batch")
 app.add_typer(train, name="train")
 app.add_typer(score.app, name="score")
@@ -355,6 +356,7 @@ def evaluate(
     pictures: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of scenes and pictures.")] = 0,
     guidance: Annotated[float, typer.Option(help="Of the drawing.")] = 2.5,
+    quantization: Annotated[str | None, typer.Option(help="int8, int4 or fp8.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file.")] = None,
     as_json: Json = False,
     model: Model = None,
@@ -370,6 +372,12 @@ def evaluate(
 
     report = console.log.info
     figures = measure(
-        model, prompts=pictures, seed=seed, guidance=guidance, out=output, report=report
+        model,
+        prompts=pictures,
+        seed=seed,
+        guidance=guidance,
+        quantization=quantization,
+        out=output,
+        report=report,
     )
     console.result("" if as_json else console.table(figures), figures, as_json)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from janus_kit.errors import GenerationError
 from janus_kit.generation.sampling import SamplingOptions, choose, draw_one_by_one, on_device
+from janus_kit.graphs import Steps, lend
 from janus_kit.model import SPAN, Cache, Janus
 from janus_kit.prompts import pad_left
 from janus_kit.steps import Kind, native_step
@@ -39,7 +40,7 @@ class Decoder:
         self.native = native_step(model, kind)
         self.tokens = inputs.tokens.to(model.device)
         self.mask = inputs.mask.to(model.device)
-        self.filled = self.tokens.shape[1]
+        self.first = self.filled = self.tokens.shape[1]
         self.position = torch.tensor([self.filled], device=model.device)
         self.cache = Cache.empty(
             model.config.language, self.mask, _slots(self.filled + room), model.dtype
@@ -78,6 +79,7 @@ class CodeDrawer:
 
     reader: Decoder
     hidden: Tensor  # of the last position of each unique row
+    steps: Steps | None  # of a GPU
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class CodeDrawer:
         self.unique = list(dict.fromkeys(rows))
         self.order = torch.tensor([self.unique.index(row) for row in rows], device=model.device)
         self.copies = 1 if unconditional is None else 2
+        self.model, self.steps = model, None
         self.table = table  # embeds of every code [codebook_size, d]
         if before is not None and before.unique == self.unique:
             self.reader, self.hidden = before.reader, before.hidden
@@ -116,10 +119,19 @@ class CodeDrawer:
     ) -> tuple[Tensor, Tensor]:
         """See sampling.RowModel. A row is one native call where the whole codebook is kept."""
         decoder = self.decoder
+        if logits is not None and decoder.native is None:
+            self.steps = self._lent(options)
+        if self.steps is not None:
+            codes, finite = self.steps.draw(logits, before, noise)
+            decoder.filled = self.steps.filled
+            if decoder.filled + 1 >= decoder.first + self.model.config.codes:
+                self.steps.give_back()
+                self.steps = None
+            return codes, finite
         if decoder.native is None or options.top_k or options.top_p < 1:
             return draw_one_by_one(self, logits, before, noise, options)
         cache = decoder.cache
-        codes, finite = decoder.native.draw(
+        drawn, good = decoder.native.draw(
             logits,
             before,
             noise,
@@ -134,7 +146,15 @@ class CodeDrawer:
             temperature=options.temperature,
         )
         decoder.filled += noise.shape[1] - (before is None)
-        return codes, torch.tensor(finite)
+        return drawn, torch.tensor(good)
+
+    def _lent(self, options: SamplingOptions) -> Steps | None:
+        decoder = self.decoder
+        pictures, slots = len(self.order) // self.copies, decoder.cache.slots
+        steps = lend(self.model, self.table, pictures, self.copies, slots, options)
+        if steps is not None:
+            steps.take(decoder.cache, decoder.filled)
+        return steps
 
 
 @torch.inference_mode()  # each step of it, not what the caller does between them

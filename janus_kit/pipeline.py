@@ -104,7 +104,7 @@ class JanusPipeline:
             return self.to(self.device, device)
         place = loading.device_of(device)
         self.model.to(place, None if dtype is None else loading.dtype_of(dtype, place))
-        self.__dict__.pop("_table", None)
+        self.__dict__.pop("code_table", None)
         return self
 
     @property
@@ -137,7 +137,7 @@ class JanusPipeline:
             return ""
 
     @cached_property
-    def _table(self) -> Tensor:
+    def code_table(self) -> Tensor:
         with torch.inference_mode():
             return self.model.code_table()
 
@@ -275,7 +275,7 @@ class JanusPipeline:
     ) -> CodeDrawer:
         return CodeDrawer(
             self.model,
-            self._table,
+            self.code_table,
             self.tokenizer.pad,
             [conditional for conditional, _ in rows],
             [unconditional for _, unconditional in rows] if guided else None,

@@ -41,8 +41,8 @@ STOREYS = (
         "progress",
         "conversation",
     ),
-    ("batch", "scoring", "training"),
-    ("cli", "demos", "bulk", "console", "score", "__main__"),
+    ("batch", "bench", "scoring", "training"),
+    ("cli", "demos", "bulk", "console", "score", "timing", "__main__"),
 )
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 OPEN = (0, 2)
@@ -51,7 +51,8 @@ SHARED = {
     "scoring": ("training",),  # the embedded model is measured by GenEval's verdict
     "demos": ("cli",),
     "bulk": ("cli",),
-    "console": ("cli", "bulk", "score"),
+    "console": ("cli", "bulk", "score", "timing"),
+    "timing": ("cli",),
     "score": ("cli",),
     "cli": ("__main__",),
 }

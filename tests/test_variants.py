@@ -208,9 +208,7 @@ def test_mapped_weights_are_those_that_are_read_and_can_be_saved(
     assert all(torch.equal(t, found[name]) for name, t in again.state_dict().items())
 
 
-def test_offloaded_weights_give_the_same(
-    hf_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offloaded_weights_give_the_same(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("accelerate")
     monkeypatch.setattr("janus_kit.steps.available", lambda: False)
     # Not in float32, in which a CPU's steps read the weights past the hooks.
@@ -219,7 +217,7 @@ def test_offloaded_weights_give_the_same(
     expected = pipe("a cat", seed=1, output_type="tokens").codes, pipe.ask(picture(1), "What?")
     variants.offload(pipe.model, CPU)
     assert all(weight.is_meta for weight in pipe.model.language.layers.parameters())
-    pipe.__dict__.pop("_table", None)
+    pipe.__dict__.pop("code_table", None)
     found = pipe("a cat", seed=1, output_type="tokens").codes, pipe.ask(picture(1), "What?")
     assert torch.equal(found[0], expected[0])
     assert found[1] == expected[1]

@@ -11,6 +11,8 @@ from janus_kit.config import PRESETS
 from janus_kit.model import Janus
 from janus_kit.names import HUGGING_FACE, pieces
 
+__all__ = ["folder_of"]
+
 SHARD = 2 * 10**9  # bytes held at once while writing
 
 
@@ -25,7 +27,10 @@ def folder_of(shape: str, where: Path) -> Path:
         model = Janus(config)
     pool = torch.randn(2**24 + 1, generator=torch.Generator().manual_seed(0))
     pool = (pool * 0.02).bfloat16()
-    names, held, files, size = {}, {}, [], 0
+    names: dict[str, str] = {}
+    held: dict[str, torch.Tensor] = {}
+    files: list[str] = []
+    size = 0
 
     def write() -> None:
         nonlocal held
@@ -38,7 +43,7 @@ def folder_of(shape: str, where: Path) -> Path:
         for part in parts:
             count = torch.Size(part.shape).numel()
             # Another start for each tensor; norms are about 1.
-            numbers = pool.roll(hash(part.name) % 65_536).repeat(count // len(pool) + 1)[:count]
+            numbers = pool.roll(len(names) * 977).repeat(count // len(pool) + 1)[:count]
             ones = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             held[part.name] = (numbers + ones).reshape(part.shape)
             size += 2 * count
