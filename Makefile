@@ -38,7 +38,7 @@ bench: $(READY)
 
 # torch goes first and alone: with it installed, the ranges of the second line add no other one.
 # Another build or version: make TORCH=torch==2.12.0
-$(READY): pyproject.toml generation/native/step.c
+$(READY): pyproject.toml $(wildcard generation/native/*.[ch])
 	@echo "Setting up .venv; the first time takes some minutes ..."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install "$(TORCH)"

@@ -8,6 +8,7 @@ own, so that a picture does not depend on what is drawn beside it.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,8 +18,10 @@ from janus_kit.errors import GenerationError, OptionError
 
 __all__ = [
     "CodeModel",
+    "RowModel",
     "SamplingOptions",
     "choose",
+    "draw_one_by_one",
     "filter_logits",
     "guide",
     "sample",
@@ -122,8 +125,47 @@ def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
     return torch.searchsorted(sums, target, right=True).squeeze(-1).clamp(max=sums.shape[-1] - 1)
 
 
-def sample(
+class RowModel(CodeModel, Protocol):
+    """A CodeModel that draws several codes by itself."""
+
+    def draw(
+        self,
+        logits: Tensor | None,
+        before: Tensor | None,
+        noise: Tensor,
+        options: SamplingOptions,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw a code for each column of noise, float64 [b, n] in [0, 1), and read all but one.
+
+        logits are those of the first code; None: the codes before it, int64 [b], are read first.
+        -> the codes int64 [b, n], and bool []: whether all logits were finite.
+        """
+        ...
+
+
+def draw_one_by_one(
     model: CodeModel,
+    logits: Tensor | None,
+    before: Tensor | None,
+    noise: Tensor,
+    options: SamplingOptions,
+) -> tuple[Tensor, Tensor]:
+    """RowModel.draw for any CodeModel."""
+    drawn = [] if before is None else [before]
+    # A device must not wait for Python in between: nothing is read back here.
+    finite = torch.ones((), dtype=torch.bool, device=noise.device)
+    for uniform in noise.unbind(1):
+        logits = (model.step(drawn[-1]) if logits is None else logits).float()
+        if options.guidance != 1:
+            logits = guide(logits, options.guidance)
+        finite &= logits.isfinite().all()
+        drawn.append(choose(logits, uniform, options))
+        logits = None
+    return torch.stack(drawn[-noise.shape[1] :], 1), finite
+
+
+def sample(
+    model: CodeModel | RowModel,
     noise: Tensor,
     options: SamplingOptions,
     on_row: Callable[[Tensor], bool] | None = None,
@@ -139,28 +181,33 @@ def sample(
     """
     count = noise.shape[1]
     side = math.isqrt(count)
-    logits = model.start()
+    logits: Tensor | None = model.start()
+    assert logits is not None
     noise = on_device(noise, logits.device)
     codes = torch.zeros(noise.shape, dtype=torch.long, device=noise.device)
-    # Read back once a row, not once a step: a device must not wait for Python in between.
+    draw = getattr(model, "draw", None) or partial(draw_one_by_one, model)
+
+    def goes_on(end: int, finite: Tensor) -> bool:
+        if not finite:
+            raise GenerationError(
+                f"the model's logits became NaN or infinite in row {end // side} of the "
+                "picture; are the weights damaged, or is the dtype too narrow (try float32)?"
+            )
+        return on_row is None or on_row(codes[:, :end])
+
+    start = 0 if initial is None else initial.shape[1]
     finite = torch.ones((), dtype=torch.bool, device=noise.device)
-    for place in range(count):
-        logits = logits.float()
-        if options.guidance != 1:
-            logits = guide(logits, options.guidance)
+    for place in range(start):
+        codes[:, place] = initial[:, place]  # type: ignore[index]
         finite &= logits.isfinite().all()
-        if initial is not None and place < initial.shape[1]:
-            codes[:, place] = initial[:, place]
-        else:
-            codes[:, place] = choose(logits, noise[:, place], options)
-        if (place + 1) % side == 0:
-            if not finite:
-                raise GenerationError(
-                    f"the model's logits became NaN or infinite in row {place // side + 1} of the "
-                    "picture; are the weights damaged, or is the dtype too narrow (try float32)?"
-                )
-            if on_row is not None and not on_row(codes[:, : place + 1]):
-                return codes[:, : place + 1]
-        if place + 1 < count:
-            logits = model.step(codes[:, place])
+        logits = model.step(codes[:, place])
+        if (place + 1) % side == 0 and not goes_on(place + 1, finite):
+            return codes[:, : place + 1]
+    while start < count:
+        end = (start // side + 1) * side  # a row, or what the given codes leave of it
+        before = codes[:, start - 1].contiguous() if logits is None else None
+        codes[:, start:end], good = draw(logits, before, noise[:, start:end], options)
+        logits, start = None, end
+        if not goes_on(end, finite & good.to(finite.device)):
+            return codes[:, :end]
     return codes

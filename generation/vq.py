@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from janus_kit.config import VQConfig
 from janus_kit.errors import GenerationError
+from janus_kit.generation.painter import paint, paints
 
 __all__ = ["VQTokenizer"]
 
@@ -196,8 +197,10 @@ class VQTokenizer(nn.Module):
 
     def decode_vectors(self, vectors: Tensor, side: int) -> Tensor:
         """Code vectors [b, side², code_dim] -> pixels [b, 3, h, w]."""
-        latents = vectors.transpose(1, 2).reshape(len(vectors), -1, side, side)
-        return self.decoder(self.from_code(latents))  # type: ignore[no-any-return]
+        latents = self.from_code(vectors.transpose(1, 2).reshape(len(vectors), -1, side, side))
+        if paints(self.decoder):
+            return paint(self.decoder, latents)
+        return self.decoder(latents)  # type: ignore[no-any-return]
 
 
 def decode_in_chunks(vq: VQTokenizer, codes: Tensor, chunk: int) -> Tensor:

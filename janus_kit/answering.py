@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from janus_kit import conversation
-from janus_kit.engine import next_logits, write_text
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.generation.sampling import SamplingOptions, uniforms
 from janus_kit.options import BATCH, first_seed, texts, whole
 from janus_kit.prompts import Tokenizer, chat_ids
 from janus_kit.vision import images as pictures
+from janus_kit.writing import next_logits, write_text
 
 if TYPE_CHECKING:
     from janus_kit.pipeline import JanusPipeline

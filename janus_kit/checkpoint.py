@@ -21,6 +21,8 @@ from torch import Tensor
 
 from janus_kit.config import JanusConfig
 from janus_kit.errors import CheckpointError, OptionError
+from janus_kit.generation.native import Packed
+from janus_kit.linears import Stacked
 from janus_kit.model import Janus
 from janus_kit.names import HUGGING_FACE, Piece, is_leftover, pieces
 from janus_kit.prompts import BEGIN_IMAGE, BOS, END_IMAGE, EOS, IMAGE, PAD, Tokenizer
@@ -35,31 +37,75 @@ from janus_kit.storage import (
     stored_tensors,
     weight_files,
 )
+from janus_kit.variants import PACKED, PARTS, Absent, PackedFile, Variant
 
 __all__ = ["checksum", "convert", "load", "read_config", "save"]
 
+MAPPED: Final = 2**28  # bytes of weights from which on they are mapped, not read
 SHARD: Final = 5 * 2**30  # bytes of a file of weights, as transformers divides them
 _TEMPORARY: Final = ".janus-model-"  # folders being written; one that stays behind is from a crash
 
 
 def load(
-    folder: Path, *, device: torch.device, dtype: torch.dtype | None = None, verify: bool = True
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    verify: bool = True,
+    variant: Variant | None = None,
 ) -> tuple[Janus, JanusConfig]:
     """The model of a folder in either layout; dtype None takes that of the weights.
 
-    Raises CheckpointError unless the folder holds a whole Janus. verify also looks for NaN and Inf.
+    Weights of MAPPED bytes and more stay in their file where device and dtype allow it. Raises
+    CheckpointError unless the folder holds a whole Janus. verify also looks for NaN and Inf.
     """
+    variant = variant or Variant()
     source = _Source.open(folder)
-    state = {
-        name: source.parameter(name, device, dtype or source.dtype, verify) for name in source.plan
-    }
-    source.model.load_state_dict(state, assign=True)
-    assert not any(parameter.is_meta for parameter in source.model.parameters())
-    return source.model, source.model.config
+    dtype = dtype or source.dtype
+    packed = PackedFile(folder, variant.bits) if variant.bits else None
+    size = sum(path.stat().st_size for path in weight_files(folder))
+    mapped = device.type == "cpu" and dtype == source.dtype and size >= MAPPED
+    model = source.model
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name in PARTS[variant.components]:
+        _replace(model, name, Absent(variant.components))
+    state = {}
+    for name, parts in source.plan.items():
+        if variant.skips(name):
+            continue
+        module, _, last = name.rpartition(".")
+        if packed is not None and PACKED.fullmatch(name):
+            matrix = packed.get(name, shapes[name])
+            if matrix is None:
+                weight = source.parameter(name, shapes[name], device, source.dtype, verify, False)
+                matrix = packed.pack(name, weight)
+            # Its bias, which is read as the others are, finds its place in it below.
+            matrix.bias = model.get_submodule(module).bias
+            _replace(model, module, matrix)
+        elif mapped and len(parts) > 1 and last == "weight" and name.startswith("language."):
+            pieces = [source.piece(piece, verify) for piece in parts]
+            _replace(model, module, Stacked(pieces))
+        else:
+            state[name] = source.parameter(name, shapes[name], device, dtype, verify, mapped)
+    if packed is not None:
+        packed.write()
+    model.load_state_dict(state, strict=False, assign=True)
+    assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
+    return model, model.config
+
+
+def _replace(model: Janus, name: str, module: torch.nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
 
 
 def save(model: Janus, folder: Path, *, tokenizer_folder: Path, shard: int = SHARD) -> None:
-    """Write model, and the tokenizer of another folder, into folder; a model there is replaced."""
+    """Write model, and the tokenizer of another folder, into folder; a model there is replaced.
+
+    Raises OptionError for a model that is not whole or whose weights are quantized.
+    """
+    if any(isinstance(module, Absent | Packed) for module in model.modules()):
+        raise OptionError("only a whole model in its own dtype can be saved; load it plainly first")
     state = model.state_dict()
     with _replaced(folder) as new:
         _write_settings(new, model.config, model.dtype, tokenizer_folder)
@@ -82,7 +128,9 @@ def convert(source: Path, target: Path, *, shard: int = SHARD) -> None:
             new,
             old.model,
             old.dtype,
-            lambda name: old.parameter(name, cpu, old.dtype, verify=True),
+            lambda name: old.parameter(
+                name, tuple(old.model.get_parameter(name).shape), cpu, old.dtype, verify=True
+            ),
             shard,
         )
 
@@ -118,21 +166,39 @@ class _Source:
         return cls(model, plan, stored, reduce(torch.promote_types, dtypes))
 
     def parameter(
-        self, name: str, device: torch.device, dtype: torch.dtype, verify: bool
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        device: torch.device,
+        dtype: torch.dtype,
+        verify: bool,
+        mapped: bool = False,
     ) -> Tensor:
-        """One of our parameters: its pieces, read into a tensor that is made once."""
-        tensor = torch.empty(self.model.get_parameter(name).shape, device=device, dtype=dtype)
+        """One of our parameters: its pieces, read into a tensor that is made once, or mapped."""
+        if mapped and len(self.plan[name]) == 1:
+            return self.piece(self.plan[name][0], verify).reshape(shape)
+        tensor = torch.empty(shape, device=device, dtype=dtype)
         for piece in self.plan[name]:
             rows = tensor[piece.rows]
-            stored = self.stored[piece.name]
-            rows.copy_(stored.read().reshape(rows.shape))
-            # One pass over the numbers; a sum may also overflow, so what it says is confirmed.
-            if verify and not rows.sum().isfinite() and not rows.isfinite().all():
-                raise CheckpointError(
-                    f"{stored.file}: '{piece.name}' holds NaN or infinite numbers as {dtype}; "
-                    "download it again"
-                )
+            rows.copy_(self.stored[piece.name].read().reshape(rows.shape))
+            if verify:
+                self._verify(piece, rows)
         return tensor
+
+    def piece(self, piece: Piece, verify: bool) -> Tensor:
+        """A piece where it lies in its file."""
+        tensor = self.stored[piece.name].map()
+        if verify:
+            self._verify(piece, tensor)
+        return tensor
+
+    def _verify(self, piece: Piece, rows: Tensor) -> None:
+        # One pass over the numbers; a sum may also overflow, so what it says is confirmed.
+        if not rows.sum().isfinite() and not rows.isfinite().all():
+            raise CheckpointError(
+                f"{self.stored[piece.name].file}: '{piece.name}' holds NaN or infinite numbers as "
+                f"{rows.dtype}; download it again"
+            )
 
 
 def read_config(folder: Path) -> tuple[JanusConfig, str]:
@@ -211,11 +277,13 @@ def _write_weights(
     new: Path, model: Janus, dtype: torch.dtype, parameter: Callable[[str], Tensor], shard: int
 ) -> None:
     """Write every parameter, under its published names and as dtype, in files of about shard."""
-    plan = pieces(model, HUGGING_FACE)
+    with torch.device("meta"):
+        plain = Janus(model.config)  # a model that is read may hold its matrices in pieces
+    plan = pieces(plain, HUGGING_FACE)
     files: list[list[str]] = [[]]
     size = total = 0
     for name in plan:
-        more = model.get_parameter(name).numel() * dtype.itemsize
+        more = plain.get_parameter(name).numel() * dtype.itemsize
         if files[-1] and size + more > shard:
             files.append([])
             size = 0

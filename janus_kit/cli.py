@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from janus_kit import bulk, console, host, score, train
+from janus_kit import bulk, console, host, score, timing, train
 from janus_kit.console import Load, Quiet, Revision, Verbose, with_model
 from janus_kit.errors import OptionError, PromptError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command()(bulk.caption)
 app.command()(host.demo)
 app.command()(host.serve)
+app.command()(timing.bench)
 app.add_typer(bulk.batch, name="batch")
 app.add_typer(train.app, name="train")
 app.add_typer(score.app, name="score")

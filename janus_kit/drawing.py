@@ -26,6 +26,7 @@ __all__ = [
     "label",
     "negatives",
     "noise",
+    "picture_bytes",
     "to_pictures",
 ]
 
@@ -152,6 +153,16 @@ def beginnings(initial: object, count: int, config: JanusConfig) -> Tensor | Non
             f"initial_codes must lie in 0 to {config.vq.codebook_size - 1}, not {low} to {high}"
         )
     return rows.long().cpu().expand(count, -1)
+
+
+def picture_bytes(
+    config: JanusConfig, rows: Sequence[tuple[list[int], list[int]]], dtype: torch.dtype
+) -> int:
+    """The cache of one picture: two rows of keys and values."""
+    language = config.language
+    slots = max(max(map(len, pair)) for pair in rows) + config.codes
+    width = 2 * language.layers * language.kv_heads * language.head_dim
+    return 2 * slots * width * dtype.itemsize
 
 
 def check_output(output_type: object) -> None:

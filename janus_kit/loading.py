@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
-from janus_kit import checkpoint
+from janus_kit import checkpoint, variants
 from janus_kit.errors import CheckpointError, DeviceError
+from janus_kit.model import Janus
+from janus_kit.variants import Variant
 
-__all__ = ["EMBEDDED", "device_of", "dtype_of", "find", "version"]
+__all__ = ["EMBEDDED", "device_of", "dtype_of", "find", "open_model", "version"]
 
 EMBEDDED = "janus-kit-embedded"
 
@@ -132,3 +134,23 @@ def dtype_of(dtype: str | torch.dtype, device: torch.device) -> torch.dtype | No
     if found not in _DTYPES.values():
         raise DeviceError(f"dtype must be auto, float32, bfloat16 or float16, not {dtype!s}")
     return found
+
+
+def open_model(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    verify: bool,
+    variant: Variant,
+) -> Janus:
+    """A folder's model, ready to run on device. Raises as JanusPipeline.from_pretrained does."""
+    variant.check(device)
+    place = torch.device("cpu") if variant.offload else device
+    model, _ = checkpoint.load(folder, device=place, dtype=dtype, verify=verify, variant=variant)
+    model.eval().requires_grad_(False)
+    if variant.quantization and device.type == "cuda":
+        variants.quantize_on_gpu(model, variant.quantization)
+    if variant.offload:
+        variants.offload(model, device)
+    model.compiled = variant.compile
+    return model

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from janus_kit.config import JanusConfig, LanguageConfig
 from janus_kit.generation import native
 from janus_kit.generation.vq import VQTokenizer
+from janus_kit.linears import slim
 from janus_kit.vision.encoder import Projector, VisionEncoder
 
 __all__ = ["Batch", "Cache", "Janus", "Language", "Loss"]
@@ -36,7 +37,7 @@ class Cache:
     values: Tensor
     bias: Tensor  # [b, kv_heads, 1, slots]: -inf where a slot is batch padding or not yet written
     padding: Tensor  # int64 [b]: slots of batch padding at the start of a row
-    angles: Tensor  # [slots, 2, head_dim]: cos and sin of every position
+    angles: Tensor  # fp32 [slots, 2, head_dim]: cos and sin of every position
 
     @classmethod
     def empty(cls, config: LanguageConfig, mask: Tensor, slots: int, dtype: torch.dtype) -> "Cache":
@@ -46,7 +47,7 @@ class Cache:
         shape = (config.layers, rows, config.kv_heads, slots, config.head_dim)
         bias = torch.full((rows, 1, 1, slots), float("-inf"), dtype=dtype, device=device)
         bias[:, 0, 0, :t].masked_fill_(mask, 0)
-        cos, sin = angles(config, torch.arange(slots, device=device), dtype)
+        cos, sin = angles(config, torch.arange(slots, device=device), torch.float32)
         keys, values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
         for store in (keys, values):  # the first t are written before they are read
             store[:, :, :, t:].zero_()
@@ -90,17 +91,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     turned = torch.cat((x[..., half:], x[..., :half]), -1)
     return (x * cos).addcmul_(turned, sin)
-
-
-def slim(layer: nn.Linear, x: Tensor) -> Tensor:
-    """layer(x) for few rows: [b, d] -> [b, out].
-
-    On a CPU in fp32, weight @ xᵀ reads the weights faster than x @ weightᵀ does.
-    """
-    if x.device.type != "cpu" or x.dtype != torch.float32:
-        return layer(x)  # type: ignore[no-any-return]
-    y = torch.mm(layer.weight, x.contiguous().t()).t()
-    return y if layer.bias is None else y + layer.bias
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -268,7 +258,8 @@ class Language(nn.Module):
         """
         cache.bias.index_fill_(3, position, 0)
         bias = cache.bias.flatten(0, 1)[:, :, :span]
-        cos, sin = cache.angles[position - cache.padding].unsqueeze(2).unbind(1)
+        turns = cache.angles[position - cache.padding].to(embeds.dtype)
+        cos, sin = turns.unsqueeze(2).unbind(1)
         x = embeds
         for i, layer in enumerate(cast(Iterable[Layer], self.layers)):
             x = x + layer.attention.step(
@@ -325,13 +316,16 @@ class Janus(nn.Module):
         self.code_aligner = Projector(vq.code_dim, d, d)
         self.code_head = Projector(d, d, vq.codebook_size)
 
+    compiled = False  # whether steps are compiled; see graphs.py
+    held: tuple[torch.device, torch.dtype] | None = None  # of a model whose weights come and go
+
     @property
     def device(self) -> torch.device:
-        return self.language.embed.weight.device
+        return self.held[0] if self.held else self.language.embed.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.language.embed.weight.dtype
+        return self.held[1] if self.held else self.language.embed.weight.dtype
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pixels [n, 3, 384, 384] in [-1, 1] -> what the language model reads [n, 576, d]."""

@@ -26,6 +26,7 @@ from janus_kit.drawing import (
     label,
     negatives,
     noise,
+    picture_bytes,
     to_pictures,
 )
 from janus_kit.engine import CodeDrawer
@@ -36,6 +37,7 @@ from janus_kit.model import Janus
 from janus_kit.options import batch_rows, texts, whole
 from janus_kit.progress import rows_bar
 from janus_kit.prompts import OLD, PRO, Tokenizer, drawing_ids, unconditional_ids
+from janus_kit.variants import Variant
 from janus_kit.vision import images as pictures
 
 __all__ = ["DrawingOutput", "JanusPipeline"]
@@ -70,15 +72,25 @@ class JanusPipeline:
         local_files_only: bool = False,
         token: str | None = None,
         verify: bool = True,
+        compile: bool = False,
+        quantization: str | None = None,
+        components: str = "all",
+        offload: str | None = None,
     ) -> "JanusPipeline":
         """Load a model: a hub id, a folder, or nothing for the embedded model of the package.
 
         Reads transformers' layout and deepseek-ai's own, safetensors or .bin. device: "auto" takes
         CUDA, then MPS, then the CPU. dtype: "auto" is float32 on the CPU and the dtype of the
-        weights elsewhere. verify looks for NaN and infinite numbers in the weights. Raises
-        CheckpointError for a folder that is not whole, DeviceError for a device or dtype that is
-        not there.
+        weights elsewhere. verify looks for NaN and infinite numbers in the weights. compile: have
+        torch.compile make the steps of a GPU. quantization "int8", "int4" or "fp8" holds fewer
+        bits of what a step reads, components "draw" or "understand" only what that takes, offload
+        "cpu" the weights in memory until a GPU needs them. Raises CheckpointError for a folder
+        that is not whole, DeviceError for a device or dtype that is not there, OptionError for
+        what a device cannot do.
         """
+        variant = Variant(
+            quantization=quantization, components=components, offload=offload, compile=compile
+        )
         place = loading.device_of(device)
         kind = loading.dtype_of(dtype, place)
         folder, name = loading.find(
@@ -86,9 +98,9 @@ class JanusPipeline:
         )
         config, _ = checkpoint.read_config(folder)
         tokenizer = Tokenizer.from_folder(folder, config.language.vocab_size)
-        model, _ = checkpoint.load(folder, device=place, dtype=kind, verify=verify)
+        model = loading.open_model(folder, place, kind, verify, variant)
         log.info("%s on %s in %s", name, place, str(model.dtype).removeprefix("torch."))
-        return cls(model.eval().requires_grad_(False), tokenizer, folder, name)
+        return cls(model, tokenizer, folder, name)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the model as a folder that from_pretrained and transformers load."""
@@ -102,7 +114,7 @@ class JanusPipeline:
             return self.to(self.device, device)
         place = loading.device_of(device)
         self.model.to(place, None if dtype is None else loading.dtype_of(dtype, place))
-        self.__dict__.pop("_table", None)
+        self.__dict__.pop("code_table", None)
         return self
 
     @property
@@ -135,7 +147,7 @@ class JanusPipeline:
             return ""
 
     @cached_property
-    def _table(self) -> Tensor:
+    def code_table(self) -> Tensor:
         with torch.inference_mode():
             return self.model.code_table()
 
@@ -204,7 +216,9 @@ class JanusPipeline:
         begun = beginnings(initial_codes, len(rows), self.config)
         digest = self._digest()
         streams, seeds = noise(len(rows), self.config.codes, seed, generator)
-        size = batch_rows(batch_size, len(rows), self._picture_bytes(rows), self.device)
+        size = batch_rows(
+            batch_size, len(rows), picture_bytes(self.config, rows, self.dtype), self.device
+        )
         stopped = False
         with rows_bar(len(rows), self.config.side, self.progress) as advance:
 
@@ -220,7 +234,14 @@ class JanusPipeline:
             parts, drawer = [], None
             for start in range(0, len(rows), size):
                 chunk = slice(start, start + size)
-                drawer = self._drawer(rows[chunk], guidance_scale != 1, drawer)
+                drawer = CodeDrawer(
+                    self.model,
+                    self.code_table,
+                    self.tokenizer.pad,
+                    [row for row, _ in rows[chunk]],
+                    [row for _, row in rows[chunk]] if guidance_scale != 1 else None,
+                    drawer,
+                )
                 initial = None if begun is None else begun[chunk].to(self.device)
                 part = sample(drawer, streams[chunk], options, on_row, initial)
                 parts.append(F.pad(part, (0, self.config.codes - part.shape[1]), value=-1))
@@ -283,28 +304,6 @@ class JanusPipeline:
                 f"the text and pictures take {read} tokens and the answer {written}, but the model "
                 f"reads {limit} at most; shorten the one or the other"
             )
-
-    def _picture_bytes(self, rows: Sequence[tuple[list[int], list[int]]]) -> int:
-        """Cache of one picture: two rows of keys and values."""
-        language = self.config.language
-        slots = max(max(map(len, pair)) for pair in rows) + self.config.codes
-        width = 2 * language.layers * language.kv_heads * language.head_dim
-        return 2 * slots * width * self.dtype.itemsize
-
-    def _drawer(
-        self,
-        rows: Sequence[tuple[list[int], list[int]]],
-        guided: bool,
-        before: CodeDrawer | None,
-    ) -> CodeDrawer:
-        return CodeDrawer(
-            self.model,
-            self._table,
-            self.tokenizer.pad,
-            [conditional for conditional, _ in rows],
-            [unconditional for _, unconditional in rows] if guided else None,
-            before,
-        )
 
     @torch.inference_mode()
     def decode(self, codes: Tensor, output_type: str = "pil", *, chunk: int | None = None) -> Any:

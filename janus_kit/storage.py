@@ -47,6 +47,7 @@ class Stored:
     dtype: str  # a key of DTYPES, or another name for what no model can use
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
+    map: Callable[[], Tensor]  # as read, where a file allows it without a copy
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -156,7 +157,8 @@ def _safetensors(path: Path) -> dict[str, Stored]:
     for name, entry in header.items():
         kind, shape = entry["dtype"], tuple(entry["shape"])
         read = partial(_read, path, start + entry["data_offsets"][0], kind, shape)
-        stored[name] = Stored(path, kind, shape, read)
+        mapped = partial(_map, path, start + entry["data_offsets"][0], kind, shape)
+        stored[name] = Stored(path, kind, shape, read, mapped)
     return stored
 
 
@@ -200,6 +202,18 @@ def _read(path: Path, start: int, kind: str, shape: tuple[int, ...]) -> Tensor:
     return torch.frombuffer(data, dtype=DTYPES[kind]).reshape(shape)
 
 
+def _map(path: Path, start: int, kind: str, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of a safetensors file where it lies; the file must not be cut off later.
+
+    Pages are read as they are used, and copied if they are written to.
+    """
+    dtype = DTYPES[kind]
+    if start % dtype.itemsize or not prod(shape):
+        return _read(path, start, kind, shape)
+    held = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+    return torch.empty(0, dtype=dtype).set_(held, start // dtype.itemsize, shape)
+
+
 def _pickled(path: Path) -> dict[str, Stored]:
     """The tensors of a file by torch.save; they stay on the disk until they are read."""
     try:
@@ -222,5 +236,5 @@ def _pickled(path: Path) -> dict[str, Stored]:
         if not (isinstance(tensor, Tensor) and tensor.layout == torch.strided):
             raise CheckpointError(f"{path}: '{name}' is no plain tensor, but {type(tensor)}")
         kind = kinds.get(tensor.dtype, str(tensor.dtype))
-        stored[str(name)] = Stored(path, kind, tuple(tensor.shape), tensor.detach)
+        stored[str(name)] = Stored(path, kind, tuple(tensor.shape), tensor.detach, tensor.detach)
     return stored

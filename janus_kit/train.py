@@ -65,6 +65,7 @@ def evaluate(
     pictures: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of scenes and pictures.")] = 0,
     guidance: Annotated[float, typer.Option(help="Of the drawing.")] = 2.5,
+    quantization: Annotated[str | None, typer.Option(help="int8, int4 or fp8.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The figures as one line of JSON.")
@@ -82,6 +83,12 @@ def evaluate(
 
     report = console.log.info
     figures = measure(
-        model, prompts=pictures, seed=seed, guidance=guidance, out=output, report=report
+        model,
+        prompts=pictures,
+        seed=seed,
+        guidance=guidance,
+        quantization=quantization,
+        out=output,
+        report=report,
     )
     console.result("" if as_json else console.table(figures), figures, as_json)

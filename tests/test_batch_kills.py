@@ -82,7 +82,7 @@ def test_f4_f5_a_signal_ends_a_run_between_two_steps(
 @pytest.mark.slow
 def test_f6_a_second_signal_ends_at_once(janus: Run, many: tuple[Path, Path]) -> None:
     folder, _ = many
-    slow = "import time; from janus_kit.engine import TextWriter; step = TextWriter.step\n"
+    slow = "import time; from janus_kit.writing import TextWriter; step = TextWriter.step\n"
     slow += "TextWriter.step = lambda w: (time.sleep(30), step(w))[1] if len(w.noise) else 0\n"
     with start("caption", folder, *SHORT, hook=slow) as process:
         deadline = time.monotonic() + 60

@@ -21,8 +21,8 @@ from batch_parts import (
 from janus_kit import JanusPipeline, caption_folder
 from janus_kit.batch import answers, captioning, inputs, loader
 from janus_kit.batch.ledger import Shard
-from janus_kit.engine import TextWriter
 from janus_kit.errors import BatchError
+from janus_kit.writing import TextWriter
 
 
 @pytest.mark.parametrize("place", ["between", "inside"])

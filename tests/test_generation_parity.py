@@ -17,11 +17,11 @@ from test_checkpoint import make_original, write, write_parts
 from torch import Tensor
 
 from janus_kit import config
-from janus_kit.engine import write_text
 from janus_kit.generation.sampling import SamplingOptions, choose, guide, uniforms
 from janus_kit.pipeline import JanusPipeline
 from janus_kit.prompts import PRO, Message, chat_ids, drawing_ids
 from janus_kit.vision import images
+from janus_kit.writing import write_text
 
 PROMPTS = ["a red cat", "two green dogs and 3 birds sit on a blue mat", "cat"]
 QUESTION = "what colour is the cat?"

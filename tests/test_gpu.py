@@ -6,6 +6,8 @@ import pytest
 import torch
 from test_pipeline import picture
 
+from janus_kit import engine
+from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.pipeline import JanusPipeline
 
 pytestmark = [
@@ -32,3 +34,32 @@ def test_a_gpu_draws_what_the_cpu_draws(hf_folder: Path, temperature: float) -> 
         for device in ("cpu", "cuda")
     ]
     assert torch.equal(*drawn)
+
+
+def test_a_steady_picture_never_waits_for_the_device_within_a_row(hf_folder: Path) -> None:
+    pipe = JanusPipeline.from_pretrained(hf_folder, device="cuda", dtype="float32")
+    pipe("a cat", seed=1, output_type="tokens")  # captures
+    ((row, other),) = pipe._drawing_rows(["a cat"], [""], 1)
+    drawer = engine.CodeDrawer(pipe.model, pipe.code_table, pipe.tokenizer.pad, [row], [other])
+    logits = drawer.start()
+    noise = torch.zeros(1, pipe.config.side, dtype=torch.float64, device="cuda")
+    options = SamplingOptions()
+    codes, _ = drawer.draw(logits, None, noise, options)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        drawer.draw(None, codes[:, -1].contiguous(), noise, options)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_captured_steps_draw_what_eager_ones_draw(
+    hf_folder: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = JanusPipeline.from_pretrained(
+        hf_folder, device="cuda", dtype="float32", compile=compiled
+    )
+    captured = [pipe(PROMPTS, seed=s, output_type="tokens").codes for s in (1, 2)]
+    monkeypatch.setattr(engine, "lend", lambda *shape: None)
+    eager = [pipe(PROMPTS, seed=s, output_type="tokens").codes for s in (1, 2)]
+    assert all(torch.equal(a, b) for a, b in zip(captured, eager, strict=True))

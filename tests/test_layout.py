@@ -29,6 +29,11 @@ STOREYS = (
         "pipeline",
         "drawing",
         "engine",
+        "writing",
+        "linears",
+        "steps",
+        "variants",
+        "graphs",
         "names",
         "storage",
         "packages",
@@ -41,8 +46,8 @@ STOREYS = (
         "answering",
         "imaging",
     ),
-    ("batch", "scoring", "training"),
-    ("cli", "demos", "bulk", "console", "host", "score", "train", "__main__"),
+    ("batch", "bench", "scoring", "training"),
+    ("cli", "demos", "bulk", "console", "host", "score", "timing", "train", "__main__"),
 )
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 OPEN = (0, 2)
@@ -51,8 +56,9 @@ SHARED = {
     "scoring": ("training",),  # the embedded model is measured by GenEval's verdict
     "demos": ("host",),
     "bulk": ("cli",),
-    "console": ("cli", "bulk", "host", "score", "train"),
+    "console": ("cli", "bulk", "host", "score", "timing", "train"),
     "host": ("cli",),
+    "timing": ("cli",),
     "score": ("cli",),
     "train": ("cli",),
     "cli": ("__main__",),

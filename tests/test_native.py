@@ -10,11 +10,13 @@ import torch
 from conftest import tiny_config
 from torch import Tensor
 
-from janus_kit import JanusPipeline, engine
-from janus_kit.engine import native_step
+from janus_kit import JanusPipeline, steps
 from janus_kit.generation import native
-from janus_kit.generation.native import NativeStep, _Threads, available
+from janus_kit.generation.native import NativeStep, available, library
+from janus_kit.generation.native import step as native_steps
+from janus_kit.generation.native.step import _Threads
 from janus_kit.model import Cache, Janus
+from janus_kit.steps import native_step
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native step was not built")
 
@@ -83,7 +85,7 @@ def test_the_native_step_equals_the_plain_one(
     head = janus.code_logits if kind == "code" else janus.text_head
     step = native_step(janus, kind)
     assert step is not None
-    assert step._shape.half == half
+    assert step.kind == half
     for b in (1, 2, 5):
         mask = torch.ones(b, 7, dtype=torch.bool)
         mask[-1, :3] = b == 1
@@ -165,8 +167,8 @@ def test_weights_that_change_are_noticed() -> None:
 def test_other_dtypes_and_machines_without_it_take_the_plain_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert native_step(random_janus().bfloat16(), "code") is None
-    monkeypatch.setattr(engine, "available", lambda: False)
+    assert native_step(random_janus().half(), "code") is None
+    monkeypatch.setattr(steps, "available", lambda: False)
     assert native_step(random_janus(), "code") is None
 
 
@@ -179,13 +181,13 @@ def test_a_library_that_cannot_be_loaded_is_told_of_and_passed_over(
     class Found:
         origin = str(broken)
 
-    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: Found)
-    native._library.cache_clear()
+    monkeypatch.setattr(library.importlib.util, "find_spec", lambda name: Found)
+    library.library.cache_clear()
     try:
         assert not available()
         assert "cannot be loaded" in caplog.text
     finally:
-        native._library.cache_clear()
+        library.library.cache_clear()
 
 
 def test_pictures_and_answers_are_those_of_the_plain_step(
@@ -199,7 +201,7 @@ def test_pictures_and_answers_are_those_of_the_plain_step(
         return codes.codes, pipe.ask(torch.zeros(64, 64, 3).byte().numpy(), "What?", seed=1)
 
     fast = work()
-    monkeypatch.setattr(engine, "available", lambda: False)
+    monkeypatch.setattr(steps, "available", lambda: False)
     slow = work()
     assert torch.equal(fast[0], slow[0])
     assert fast[1] == slow[1]
@@ -228,7 +230,7 @@ def test_threads_share_a_step() -> None:
 
 def test_the_number_of_threads_is_the_one_that_was_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, busy = [0.0], [False]
-    monkeypatch.setattr(native.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(native_steps.time, "perf_counter", lambda: clock[0])
     calls: list[int] = []
 
     def step(threads: int) -> None:

@@ -5,10 +5,11 @@ import torch
 from conftest import tiny_config
 from torch import Tensor
 
-from janus_kit import engine
-from janus_kit.engine import Ended, TextWriter, write_text
+from janus_kit import engine, writing
+from janus_kit.generation import native as native_code
 from janus_kit.generation.sampling import SamplingOptions, uniforms
 from janus_kit.model import Janus
+from janus_kit.writing import Ended, TextWriter, write_text
 
 EOS, PAD, IMAGE = 1, 2, 3
 STEPS = 9
@@ -79,7 +80,8 @@ def test_refilled_rows_are_answered_as_alone(
     janus: Janus, options: SamplingOptions, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not native:
-        monkeypatch.setattr(engine, "native_step", lambda model, kind: None)
+        for module in (engine, writing):
+            monkeypatch.setattr(module, "native_step", lambda model, kind: None)
     rows, features = asked(janus, 30)
     expected = {i: alone(janus, row, features[i], options) for i, row in enumerate(rows)}
     lengths = {len(ids) for ids in expected.values()}
@@ -97,7 +99,7 @@ def test_a_long_answer_does_not_hold_up_the_others(janus: Janus) -> None:
 
 
 @pytest.mark.skipif(
-    not engine.available(), reason="PyTorch's products of several rows round differently"
+    not native_code.available(), reason="PyTorch's products of several rows round differently"
 )
 def test_a_rows_logits_are_to_the_bit_those_that_it_has_alone(janus: Janus) -> None:
     rows, features = asked(janus, 12)
@@ -134,7 +136,8 @@ def test_a_row_with_nan_fails_alone(
     janus: Janus, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not native:
-        monkeypatch.setattr(engine, "native_step", lambda model, kind: None)
+        for module in (engine, writing):
+            monkeypatch.setattr(module, "native_step", lambda model, kind: None)
     rows, features = asked(janus, 10)
     expected = {i: alone(janus, row, features[i], GREEDY) for i, row in enumerate(rows) if i != 4}
     features[4] = float("nan")

@@ -1,177 +1,130 @@
-/* One decoder step on a CPU: embeds of one position in, logits of the next out.
+/* Decoder steps on a CPU: embeds of one position in, logits of the next out, or codes drawn in a row.
  *
- * Follows Language.step of janus_kit/model.py, the reference that the tests hold this to: RMSNorm,
- * rotary positions in halves, shared key-value heads, gated SiLU, then a head. Weights are read
- * row-major as they lie, fp32, or bfloat16 that is widened in registers; everything else is fp32.
- * All threads pass through the same stages and wait for each other between them.
+ * Follows Language.step of janus_kit/model.py and guide and choose of generation/sampling.py, the
+ * references that the tests hold this to: RMSNorm, rotary positions in halves, shared key-value
+ * heads, gated SiLU, a head, guidance, the inverse of the distribution function. Matrices are as
+ * linear.h says, the cache fp32 or bfloat16, everything else fp32. All threads pass through the
+ * same stages and wait for each other between them.
  */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-#ifdef _OPENMP
-int omp_get_thread_num(void); /* no omp.h, so that a compiler without it will do */
-#define SELF omp_get_thread_num()
-#define PRAGMA(x) _Pragma(#x)
-#define PARALLEL(n) PRAGMA(omp parallel num_threads(n))
-#define WAIT PRAGMA(omp barrier)
-#else
-#define SELF 0
-#define PARALLEL(n)
-#define WAIT
-#endif
-#define SIMD_SUM(...) PRAGMA_SIMD(omp simd reduction(+ : __VA_ARGS__))
-#define PRAGMA_SIMD(x) _Pragma(#x)
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define EVERY_CPU
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "linear.h"
 
 typedef struct {
     int64_t layers, hidden, heads, kv_heads, head_dim, intermediate;
     int64_t middle;     /* the head's inner width, 0 when it is one matrix */
     int64_t out;        /* logits */
-    int64_t half;       /* 1: matrices are bfloat16 */
+    int64_t kind;       /* of matrices */
+    int64_t cache_half; /* 1: keys and values are bfloat16 */
+    int64_t level;      /* of instructions */
     float eps;
     float unused;
 } Shape;
 
 typedef struct { /* of one layer */
     const float *norm1;
-    const void *qkv, *join;
+    Piece qkv[3], join;
     const float *norm2;
-    const void *gate_up, *down;
+    Piece gate_up[2], down;
 } Layer;
 
 typedef struct {
     const float *norm;
-    const void *inner;        /* [middle, hidden], or null */
+    Piece inner; /* [middle, hidden], or n = 0 */
     const float *inner_bias;
-    const void *outer;        /* [out, middle or hidden] */
-    const float *outer_bias;  /* or null */
+    Piece outer; /* [out, middle or hidden] */
+    const float *outer_bias; /* or null */
 } Head;
 
-INLINE float widen(uint16_t half) {
-    uint32_t bits = (uint32_t)half << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
+typedef struct {
+    void *keys, *values; /* each [layers, rows, kv_heads, slots, head_dim] */
+    int64_t slots;
+    const float *angles;    /* [slots, 2, head_dim] */
+    const int64_t *padding; /* [rows] */
+} Store;
+
+typedef struct {
+    const void *table; /* embeds of every code [out, hidden] */
+    int64_t table_half;
+    int64_t copies;    /* rows of a picture: 2 with guidance, the conditional ones first */
+    int64_t count;     /* codes to draw */
+    const int64_t *before; /* codes [rows / copies] that are read first; null: logits are there */
+    const double *uniform; /* [rows / copies, count] */
+    int64_t *codes;        /* the same */
+    int64_t finite;        /* 0 as soon as a logit is not */
+    double guidance, temperature;
+} Draw;
+
+EVERY_CPU static void rms_norm(const float *x, const float *weight, float *y, int64_t d, float eps) {
+    float sum = 0;
+    PRAGMA(omp simd reduction(+ : sum))
+    for (int64_t i = 0; i < d; i++) sum += x[i] * x[i];
+    float scale = 1.0f / sqrtf(sum / (float)d + eps);
+    for (int64_t i = 0; i < d; i++) y[i] = x[i] * scale * weight[i];
 }
 
-/* e^x, x kept within what fp32 holds: Cody and Waite's reduction, a polynomial, an exponent; some 1e-7 off. */
-INLINE float power(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    float n = rintf(x * 1.44269504f);
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
-    float scale;
-    memcpy(&scale, &bits, 4);
-    return p * scale;
-}
-
-/* y[r, j] = w[j] . x[r] (+ bias[j]) for this thread's share of j; each weight is read once. */
-#define ROWS_OF_TWO(LOAD)                                                                  \
-    for (; r + 1 < rows; r += 2) {                                                         \
-        const float *a = x + r * k, *c = a + k;                                            \
-        float s0 = 0, s1 = 0, s2 = 0, s3 = 0;                                              \
-        SIMD_SUM(s0, s1, s2, s3)                                                           \
-        for (int64_t i = 0; i < k; i++) {                                                  \
-            float u = LOAD(w0[i]), v = LOAD(w1[i]);                                        \
-            s0 += u * a[i];                                                                \
-            s1 += v * a[i];                                                                \
-            s2 += u * c[i];                                                                \
-            s3 += v * c[i];                                                                \
-        }                                                                                  \
-        y[r * n + j] = s0;                                                                 \
-        y[(r + 1) * n + j] = s2;                                                           \
-        if (two) y[r * n + j + 1] = s1, y[(r + 1) * n + j + 1] = s3;                       \
-    }                                                                                      \
-    for (; r < rows; r++) {                                                                \
-        const float *a = x + r * k;                                                        \
-        float s0 = 0, s1 = 0;                                                              \
-        SIMD_SUM(s0, s1)                                                                   \
-        for (int64_t i = 0; i < k; i++) {                                                  \
-            s0 += LOAD(w0[i]) * a[i];                                                      \
-            s1 += LOAD(w1[i]) * a[i];                                                      \
-        }                                                                                  \
-        y[r * n + j] = s0;                                                                 \
-        if (two) y[r * n + j + 1] = s1;                                                    \
+/* Scores of N slots from p on. */
+INLINE void scores_of(const int N, const float *q, const void *keys, int half, float *scores,
+                      int64_t p, int64_t size, float scale) {
+    Lanes sum[4] = {{0}};
+    int64_t i = 0;
+    for (; i + WIDTH <= size; i += WIDTH) {
+        Lanes a = *(const Lanes *)(q + i);
+        UNROLL
+        for (int n = 0; n < N; n++) sum[n] += a * lanes(keys, (p + n) * size + i, half);
     }
-#define AS_IS(v) (v)
-
-INLINE void share(int64_t n, int self, int threads, int64_t *from, int64_t *to) {
-    int64_t each = ((n + threads - 1) / threads + 1) / 2 * 2; /* whole pairs */
-    *from = each * self < n ? each * self : n;
-    *to = *from + each < n ? *from + each : n;
-}
-
-INLINE void linear(const Shape *s, const void *weight, const float *bias, const float *x, float *y,
-                   int64_t rows, int64_t n, int64_t k, int self, int threads) {
-    int64_t from, to;
-    share(n, self, threads, &from, &to);
-    for (int64_t j = from; j < to; j += 2) {
-        int two = j + 1 < to;
-        int64_t r = 0;
-        if (s->half) {
-            const uint16_t *w0 = (const uint16_t *)weight + j * k, *w1 = two ? w0 + k : w0;
-            ROWS_OF_TWO(widen)
-        } else {
-            const float *w0 = (const float *)weight + j * k, *w1 = two ? w0 + k : w0;
-            ROWS_OF_TWO(AS_IS)
-        }
-        if (bias)
-            for (r = 0; r < rows; r++) {
-                y[r * n + j] += bias[j];
-                if (two) y[r * n + j + 1] += bias[j + 1];
-            }
+    UNROLL
+    for (int n = 0; n < N; n++) {
+        float rest = 0;
+        for (int64_t j = i; j < size; j++) rest += q[j] * number(keys, (p + n) * size + j, half);
+        scores[p + n] = (total(sum[n]) + rest) * scale;
     }
 }
 
-INLINE void rms_norm(const float *x, const float *weight, float *y, int64_t rows, int64_t d,
-                     float eps) {
-    for (int64_t r = 0; r < rows; r++, x += d, y += d) {
-        float sum = 0;
-        SIMD_SUM(sum)
-        for (int64_t i = 0; i < d; i++) sum += x[i] * x[i];
-        float scale = 1.0f / sqrtf(sum / (float)d + eps);
-        for (int64_t i = 0; i < d; i++) y[i] = x[i] * scale * weight[i];
+/* C·WIDTH columns of the mean of values. */
+INLINE void mean_of(const int C, const float *weights, const void *values, int half, float *y,
+                    int64_t first, int64_t last, int64_t size, float scale) {
+    Lanes sum[8] = {{0}};
+    for (int64_t p = first; p <= last; p++) {
+        UNROLL
+        for (int c = 0; c < C; c++) sum[c] += weights[p] * lanes(values, p * size + c * WIDTH, half);
     }
+    UNROLL
+    for (int c = 0; c < C; c++) *(Lanes *)(y + c * WIDTH) = sum[c] * scale;
 }
 
-/* One query head over slots first .. position of its row. */
-INLINE void look(const float *q, const float *keys, const float *values, float *scores, float *y,
-                 int64_t first, int64_t position, int64_t size) {
-    float scale = 1.0f / sqrtf((float)size), top = -INFINITY, total = 0;
-    for (int64_t p = first; p <= position; p++) {
-        const float *key = keys + p * size;
-        float sum = 0;
-        SIMD_SUM(sum)
-        for (int64_t i = 0; i < size; i++) sum += q[i] * key[i];
-        scores[p] = sum * scale;
-        top = scores[p] > top ? scores[p] : top;
-    }
-    PRAGMA_SIMD(omp simd reduction(+ : total))
-    for (int64_t p = first; p <= position; p++) {
+/* One query head over slots first .. last of its row. */
+INLINE void look_in(int half, const float *q, const void *keys, const void *values, float *scores,
+                    float *y, int64_t first, int64_t last, int64_t size) {
+    float scale = 1.0f / sqrtf((float)size), top = -INFINITY, all = 0;
+    int64_t p = first, i = 0;
+    for (; p + 4 <= last + 1; p += 4) scores_of(4, q, keys, half, scores, p, size, scale);
+    for (; p <= last; p++) scores_of(1, q, keys, half, scores, p, size, scale);
+    for (p = first; p <= last; p++) top = scores[p] > top ? scores[p] : top;
+    PRAGMA(omp simd reduction(+ : all))
+    for (p = first; p <= last; p++) {
         scores[p] = power(scores[p] - top);
-        total += scores[p];
+        all += scores[p];
     }
-    for (int64_t i = 0; i < size; i++) y[i] = 0;
-    for (int64_t p = first; p <= position; p++) {
-        const float *value = values + p * size;
-        float weight = scores[p] / total;
-        PRAGMA_SIMD(omp simd)
-        for (int64_t i = 0; i < size; i++) y[i] += weight * value[i];
+    const char *from = values;
+    int64_t bytes = half ? 2 : 4;
+    for (; i + 8 * WIDTH <= size; i += 8 * WIDTH)
+        mean_of(8, scores, from + i * bytes, half, y + i, first, last, size, 1 / all);
+    for (; i + WIDTH <= size; i += WIDTH)
+        mean_of(1, scores, from + i * bytes, half, y + i, first, last, size, 1 / all);
+    for (; i < size; i++) {
+        float sum = 0;
+        for (p = first; p <= last; p++) sum += scores[p] * number(values, p * size + i, half);
+        y[i] = sum / all;
     }
+}
+
+EVERY_CPU static void look(const float *q, const void *keys, const void *values, int half,
+                           float *scores, float *y, int64_t first, int64_t last, int64_t size) {
+    if (half) look_in(1, q, keys, values, scores, y, first, last, size);
+    else look_in(0, q, keys, values, scores, y, first, last, size);
+}
+
+EVERY_CPU static void gated(const float *gate, const float *up, float *into, int64_t n) {
+    for (int64_t i = 0; i < n; i++) into[i] = gate[i] / (1.0f + power(-gate[i])) * up[i];
 }
 
 INLINE void turn(float *x, const float *cos, const float *sin, int64_t size) {
@@ -183,183 +136,241 @@ INLINE void turn(float *x, const float *cos, const float *sin, int64_t size) {
     }
 }
 
-/* embeds [rows, hidden] -> logits [rows, out]; writes slot `position` of keys and values, each
- * [layers, rows, kv_heads, slots, head_dim]. angles [slots, 2, head_dim]; padding [rows]; scratch:
- * janus_scratch() floats. */
-EVERY_CPU void janus_step(const Shape *s, const Layer *layers, const Head *head, int64_t rows,
-                          const float *embeds, float *keys, float *values, int64_t slots,
-                          const float *angles, const int64_t *padding, int64_t position,
-                          float *scratch, float *logits, int64_t threads) {
-    int64_t d = s->hidden, size = s->head_dim, group = s->heads / s->kv_heads;
-    int64_t wide = (s->heads + 2 * s->kv_heads) * size, read = s->heads * size;
-    float *x = scratch, *normed = x + rows * d, *qkv = normed + rows * d, *seen = qkv + rows * wide;
-    float *gates = seen + rows * read, *part = gates + rows * 2 * s->intermediate;
-    float *scores = part + rows * (d > s->middle ? d : s->middle);
-    memcpy(x, embeds, (size_t)(rows * d) * sizeof(float));
-    PARALLEL(threads) {
-        int self = SELF, all = (int)threads;
-        for (int64_t l = 0; l < s->layers; l++) {
-            const Layer *layer = layers + l;
-            if (self == 0) rms_norm(x, layer->norm1, normed, rows, d, s->eps);
-            WAIT
-            linear(s, layer->qkv, 0, normed, qkv, rows, wide, d, self, all);
-            WAIT
-            for (int64_t h = self; h < rows * s->kv_heads; h += all) {
-                int64_t r = h / s->kv_heads, kv = h % s->kv_heads;
-                const float *cos = angles + (position - padding[r]) * 2 * size, *sin = cos + size;
-                float *row = qkv + r * wide, *key = row + (s->heads + kv) * size;
-                int64_t at = ((l * rows + r) * s->kv_heads + kv) * slots * size;
-                turn(key, cos, sin, size);
-                memcpy(keys + at + position * size, key, (size_t)size * sizeof(float));
-                memcpy(values + at + position * size, key + s->kv_heads * size,
-                       (size_t)size * sizeof(float));
-                for (int64_t g = 0; g < group; g++) {
-                    int64_t q = kv * group + g;
-                    turn(row + q * size, cos, sin, size);
-                    look(row + q * size, keys + at, values + at, scores + self * slots,
-                         seen + r * read + q * size, padding[r], position, size);
-                }
-            }
-            WAIT
-            linear(s, layer->join, 0, seen, part, rows, d, read, self, all);
-            WAIT
-            if (self == 0) {
-                for (int64_t i = 0; i < rows * d; i++) x[i] += part[i];
-                rms_norm(x, layer->norm2, normed, rows, d, s->eps);
-            }
-            WAIT
-            linear(s, layer->gate_up, 0, normed, gates, rows, 2 * s->intermediate, d, self, all);
-            WAIT
-            if (self == 0)
-                for (int64_t r = 0; r < rows; r++) {
-                    float *gate = gates + r * 2 * s->intermediate, *up = gate + s->intermediate;
-                    float *into = gates + r * s->intermediate; /* never ahead of what is read */
-                    for (int64_t i = 0; i < s->intermediate; i++)
-                        into[i] = gate[i] / (1.0f + power(-gate[i])) * up[i];
-                }
-            WAIT
-            linear(s, layer->down, 0, gates, part, rows, d, s->intermediate, self, all);
-            WAIT
-            if (self == 0)
-                for (int64_t i = 0; i < rows * d; i++) x[i] += part[i];
-        }
-        if (self == 0) rms_norm(x, head->norm, normed, rows, d, s->eps);
-        WAIT
-        if (head->inner) {
-            linear(s, head->inner, head->inner_bias, normed, part, rows, s->middle, d, self, all);
-            WAIT
-            if (self == 0)
-                for (int64_t i = 0; i < rows * s->middle; i++)
-                    part[i] = 0.5f * part[i] * (1.0f + erff(part[i] * 0.70710678f));
-            WAIT
-        }
-        linear(s, head->outer, head->outer_bias, head->inner ? part : normed, logits, rows, s->out,
-               head->inner ? s->middle : d, self, all);
-    }
+INLINE void keep(void *store, int64_t at, const float *x, int64_t size, int half) {
+    if (!half) memcpy((float *)store + at, x, (size_t)size * sizeof(float));
+    else
+        for (int64_t i = 0; i < size; i++) ((uint16_t *)store)[at + i] = narrow(x[i]);
 }
 
-/* The floats of scratch that janus_step needs. */
+typedef struct { /* scratch; all but scores have a row for each row */
+    float *x, *normed, *qkv, *gates, *part, *scores;
+    char *ready;
+} Room;
+
+static int64_t widest(const Shape *s) { /* of what is multiplied with a matrix */
+    int64_t read = s->heads * s->head_dim, most = s->hidden > s->middle ? s->hidden : s->middle;
+    most = most > read ? most : read;
+    return most > s->intermediate ? most : s->intermediate;
+}
+
+static int64_t qkv_wide(const Shape *s) { return (s->heads + 2 * s->kv_heads) * s->head_dim; }
+
+static Room rooms(const Shape *s, int64_t rows, char *scratch) {
+    Room m;
+    m.ready = scratch;
+    m.x = (float *)(scratch + rows * ready_size(widest(s)));
+    m.normed = m.x + rows * s->hidden;
+    m.qkv = m.normed + rows * widest(s);
+    m.gates = m.qkv + rows * qkv_wide(s);
+    m.part = m.gates + rows * 2 * s->intermediate;
+    m.scores = m.part + rows * widest(s);
+    return m;
+}
+
+/* The bytes of scratch that a step needs. */
 int64_t janus_scratch(const Shape *s, int64_t rows, int64_t slots, int64_t threads) {
-    int64_t wide = (2 * s->heads + 2 * s->kv_heads) * s->head_dim;
-    int64_t widest = s->hidden > s->middle ? s->hidden : s->middle;
-    return rows * (2 * s->hidden + wide + 2 * s->intermediate + widest) + threads * slots;
+    int64_t each = s->hidden + 2 * widest(s) + qkv_wide(s) + 2 * s->intermediate;
+    return rows * (ready_size(widest(s)) + 4 * each) + threads * slots * 4;
 }
 
-/* Four queries against keys 0 .. last, and the mean of the values. turned: keys as [size, wide]. */
-enum { QUERIES = 4, LANES = 32, WIDTH = 8, PARTS = LANES / WIDTH };
-typedef float Lanes __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
-#define UNROLL PRAGMA_SIMD(GCC unroll 8)
+#define LINEAR(piece, count, bias, from, to, wide, k) \
+    linear(kind, level, piece, count, bias, from, m.ready, to, rows, wide, k, self, all)
+#define EACH_ROW for (int64_t r = self; r < rows; r += all)
 
-INLINE void four(const float *const q[QUERIES], const float *turned, int64_t wide,
-                 const float *values, int64_t step, float *scores, float *const y[QUERIES],
-                 const int64_t *last, int64_t size) {
-    int64_t most = last[QUERIES - 1] + 1;
-    float scale = 1.0f / sqrtf((float)size), total[QUERIES];
-    for (int64_t j = 0; j < most; j += LANES) {
-        Lanes sum[QUERIES][PARTS] = {{{0}}};
-        for (int64_t i = 0; i < size; i++) {
-            const Lanes *key = (const Lanes *)(turned + i * wide + j);
-            UNROLL
-            for (int n = 0; n < QUERIES; n++) {
-                UNROLL
-                for (int x = 0; x < PARTS; x++) sum[n][x] += q[n][i] * key[x];
+/* x of m, read as position -> logits; all threads come here. */
+static void one_step(const Shape *s, const Layer *layers, const Head *head, int64_t rows,
+                     const Store *store, int64_t position, Room m, float *logits, int self,
+                     int all) {
+    int64_t d = s->hidden, size = s->head_dim, read = s->heads * size, wide = qkv_wide(s);
+    int64_t group = s->heads / s->kv_heads, inner = s->intermediate, level = s->level;
+    int64_t kind = s->kind;
+    int half = (int)s->cache_half;
+    float *scores = m.scores + self * store->slots;
+    int64_t bytes = half ? 2 : 4;
+    for (int64_t l = 0; l < s->layers; l++) {
+        const Layer *layer = layers + l;
+        EACH_ROW {
+            float *normed = m.normed + r * d;
+            rms_norm(m.x + r * d, layer->norm1, normed, d, s->eps);
+            prepare(kind, level, normed, m.ready + r * ready_size(d), d);
+        }
+        WAIT
+        LINEAR(layer->qkv, 3, 0, m.normed, m.qkv, wide, d);
+        WAIT
+        for (int64_t h = self; h < rows * s->kv_heads; h += all) {
+            int64_t r = h / s->kv_heads, kv = h % s->kv_heads;
+            const float *cos = store->angles + (position - store->padding[r]) * 2 * size;
+            const float *sin = cos + size;
+            float *row = m.qkv + r * wide, *key = row + (s->heads + kv) * size;
+            int64_t at = ((l * rows + r) * s->kv_heads + kv) * store->slots * size;
+            turn(key, cos, sin, size);
+            keep(store->keys, at + position * size, key, size, half);
+            keep(store->values, at + position * size, key + s->kv_heads * size, size, half);
+            for (int64_t g = 0; g < group; g++) {
+                int64_t q = kv * group + g;
+                turn(row + q * size, cos, sin, size);
+                look(row + q * size, (const char *)store->keys + at * bytes,
+                     (const char *)store->values + at * bytes, half, scores,
+                     m.normed + r * read + q * size, store->padding[r], position, size);
             }
         }
-        UNROLL
-        for (int n = 0; n < QUERIES; n++) {
-            UNROLL
-            for (int x = 0; x < PARTS; x++)
-                ((Lanes *)(scores + n * wide + j))[x] = sum[n][x] * scale;
+        WAIT
+        if (kind >= BF16_BOTH) {
+            EACH_ROW prepare(kind, level, m.normed + r * read, m.ready + r * ready_size(read), read);
+            WAIT
         }
+        LINEAR(&layer->join, 1, 0, m.normed, m.part, d, read);
+        WAIT
+        EACH_ROW {
+            float *x = m.x + r * d, *normed = m.normed + r * d;
+            for (int64_t i = 0; i < d; i++) x[i] += m.part[r * d + i];
+            rms_norm(x, layer->norm2, normed, d, s->eps);
+            prepare(kind, level, normed, m.ready + r * ready_size(d), d);
+        }
+        WAIT
+        LINEAR(layer->gate_up, 2, 0, m.normed, m.gates, 2 * inner, d);
+        WAIT
+        EACH_ROW {
+            const float *gate = m.gates + r * 2 * inner, *up = gate + inner;
+            float *into = m.normed + r * inner;
+            gated(gate, up, into, inner);
+            prepare(kind, level, into, m.ready + r * ready_size(inner), inner);
+        }
+        WAIT
+        LINEAR(&layer->down, 1, 0, m.normed, m.part, d, inner);
+        WAIT
+        EACH_ROW
+            for (int64_t i = 0; i < d; i++) m.x[r * d + i] += m.part[r * d + i];
     }
-    for (int n = 0; n < QUERIES; n++) {
-        float *row = scores + n * wide, top = -INFINITY, all = 0;
-        for (int64_t j = 0; j <= last[n]; j++) top = row[j] > top ? row[j] : top;
-        PRAGMA_SIMD(omp simd reduction(+ : all))
-        for (int64_t j = 0; j <= last[n]; j++) {
-            row[j] = power(row[j] - top);
-            all += row[j];
-        }
-        for (int64_t j = last[n] + 1; j < most; j++) row[j] = 0;
-        total[n] = all;
+    EACH_ROW {
+        rms_norm(m.x + r * d, head->norm, m.normed + r * d, d, s->eps);
+        prepare(kind, level, m.normed + r * d, m.ready + r * ready_size(d), d);
     }
-    int64_t from = 0;
-    for (; from + LANES <= size; from += LANES) {
-        Lanes sum[QUERIES][PARTS] = {{{0}}};
-        for (int64_t j = 0; j < most; j++) {
-            const Lanes *value = (const Lanes *)(values + j * step + from);
-            UNROLL
-            for (int n = 0; n < QUERIES; n++) {
-                UNROLL
-                for (int x = 0; x < PARTS; x++) sum[n][x] += scores[n * wide + j] * value[x];
-            }
+    WAIT
+    if (head->inner.n) {
+        LINEAR(&head->inner, 1, head->inner_bias, m.normed, m.part, s->middle, d);
+        WAIT
+        EACH_ROW {
+            float *into = m.normed + r * s->middle, *from = m.part + r * s->middle;
+            for (int64_t i = 0; i < s->middle; i++)
+                into[i] = 0.5f * from[i] * (1.0f + erff(from[i] * 0.70710678f));
+            prepare(kind, level, into, m.ready + r * ready_size(s->middle), s->middle);
         }
-        UNROLL
-        for (int n = 0; n < QUERIES; n++) {
-            UNROLL
-            for (int x = 0; x < PARTS; x++) ((Lanes *)(y[n] + from))[x] = sum[n][x] / total[n];
-        }
+        WAIT
     }
-    for (; from < size; from++) /* what is no whole LANES */
-        for (int n = 0; n < QUERIES; n++) {
-            float sum = 0;
-            for (int64_t j = 0; j < most; j++) sum += scores[n * wide + j] * values[j * step + from];
-            y[n][from] = sum / total[n];
-        }
+    LINEAR(&head->outer, 1, head->outer_bias, m.normed, logits, s->out,
+           head->inner.n ? s->middle : d);
 }
 
-/* Causal attention of whole rows: q [b, heads, t, size], k and v with kv_heads, by their strides
- * (batch, head, position; the last is 1), into y [b, t, heads, size]. wide: t rounded up to whole
- * LANES; scratch: threads · (size + QUERIES) · wide floats. */
-EVERY_CPU void janus_attend(const float *q, const float *k, const float *v, float *y,
-                            const int64_t *q_step, const int64_t *k_step, const int64_t *v_step,
-                            int64_t b, int64_t heads, int64_t kv_heads, int64_t t, int64_t size,
-                            int64_t wide, float *scratch, int64_t threads) {
+/* embeds [rows, hidden] -> logits [rows, out]; writes slot `position` of the store. */
+void janus_step(const Shape *s, const Layer *layers, const Head *head, int64_t rows,
+                          const float *embeds, const Store *store, int64_t position, char *scratch,
+                          float *logits, int64_t threads) {
+    Room m = rooms(s, rows, scratch);
+    memcpy(m.x, embeds, (size_t)(rows * s->hidden) * sizeof(float));
     PARALLEL(threads) {
         int self = SELF, all = (int)threads;
-        float *turned = scratch + self * (size + QUERIES) * wide, *scores = turned + size * wide;
-        for (int64_t item = self; item < b * heads; item += all) {
-            int64_t row = item / heads, head = item % heads, kv = head / (heads / kv_heads);
-            const float *queries = q + row * q_step[0] + head * q_step[1];
-            const float *keys = k + row * k_step[0] + kv * k_step[1];
-            const float *values = v + row * v_step[0] + kv * v_step[1];
-            memset(turned, 0, (size_t)(size * wide) * sizeof(float));
-            for (int64_t near = 0; near < size; near += 16) /* a cache line of each key at a time */
-                for (int64_t j = 0; j < t; j++)
-                    for (int64_t i = near; i < size && i < near + 16; i++)
-                        turned[i * wide + j] = keys[j * k_step[2] + i];
-            for (int64_t p = 0; p < t; p += QUERIES) {
-                const float *from[QUERIES];
-                float *to[QUERIES], spare[1024];
-                int64_t last[QUERIES];
-                for (int n = 0; n < QUERIES; n++) { /* past the end the last one again */
-                    int64_t at = p + n < t ? p + n : t - 1;
-                    from[n] = queries + at * q_step[2];
-                    to[n] = p + n < t ? y + ((row * t + at) * heads + head) * size : spare;
-                    last[n] = at;
+        one_step(s, layers, head, rows, store, position, m, logits, self, all);
+    }
+}
+
+/* Guidance, and the code at which the distribution function passes the uniform number; summed in
+ * double and in the order of the codes, as choose() does. */
+EVERY_CPU static int64_t choose(const float *conditional, const float *other, const Draw *w, int64_t n,
+                      double uniform, int *finite) {
+    float guidance = (float)w->guidance, heat = (float)w->temperature, top = -INFINITY;
+    int64_t best = 0;
+#define LOGIT(i) (other ? other[i] + guidance * (conditional[i] - other[i]) : conditional[i])
+    float bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float v = LOGIT(i);
+        bad += v * 0.0f; /* NaN for what is not finite */
+        if (v > top) top = v, best = i;
+    }
+    *finite = bad == 0.0f;
+    if (!*finite || w->temperature == 0) return best;
+    double sum = 0, most = (double)(top / heat), target;
+    for (int64_t i = 0; i < n; i++) sum += exp((double)(LOGIT(i) / heat) - most);
+    target = uniform * sum;
+    sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += exp((double)(LOGIT(i) / heat) - most);
+        if (sum > target) return i;
+    }
+    return n - 1;
+#undef LOGIT
+}
+
+/* Draw w->count codes of each picture; each but the last is read, from slot position on. logits
+ * [rows, out] are those of the first code, unless w->before says what comes before it. */
+void janus_draw(const Shape *s, const Layer *layers, const Head *head, int64_t rows,
+                const Store *store, int64_t position, char *scratch, float *logits, Draw *w,
+                int64_t threads) {
+    Room m = rooms(s, rows, scratch);
+    PARALLEL(threads) {
+        int self = SELF, all = (int)threads;
+        int64_t pictures = rows / w->copies, d = s->hidden, at = position;
+        for (int64_t t = 0; t < w->count; t++) {
+            if (t || w->before) {
+                EACH_ROW {
+                    int64_t picture = r % pictures;
+                    int64_t code = t ? w->codes[picture * w->count + t - 1] : w->before[picture];
+                    for (int64_t i = 0; i < d; i++)
+                        m.x[r * d + i] = number(w->table, code * d + i, (int)w->table_half);
                 }
-                four(from, turned, wide, values, v_step[2], scores, to, last, size);
+                WAIT
+                one_step(s, layers, head, rows, store, at++, m, logits, self, all);
+                WAIT
             }
+            for (int64_t p = self; p < pictures; p += all) {
+                const float *own = logits + p * s->out, *other = own + pictures * s->out;
+                int finite;
+                w->codes[p * w->count + t] = choose(own, w->copies == 2 ? other : 0, w, s->out,
+                                                    w->uniform[p * w->count + t], &finite);
+                if (!finite) w->finite = 0; /* all threads would write the same */
+            }
+            WAIT
         }
     }
+}
+
+/* y [rows, n] = x [rows, k] times one matrix; ready: rows · janus_ready() bytes. */
+int64_t janus_ready(int64_t k) { return ready_size(k); }
+
+void janus_linear(int64_t kind, int64_t level, const Piece *piece, float *x, float *y,
+                            char *ready, int64_t rows, int64_t k, int64_t threads) {
+    PARALLEL(threads) {
+        int self = SELF, all = (int)threads;
+        EACH_ROW prepare(kind, level, x + r * k, ready + r * ready_size(k), k);
+        WAIT
+        linear(kind, level, piece, 1, 0, x, ready, y, rows, piece->n, k, self, all);
+    }
+}
+
+/* What this CPU has: PLAIN, AVX2 or AVX512 for packed matrices, and 4 where it multiplies bfloat16. */
+int64_t janus_level(void) {
+#ifdef X86
+    __builtin_cpu_init();
+    int wide = __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq");
+    int64_t level = PLAIN;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) level = AVX2;
+    if (wide && __builtin_cpu_supports("avx512vnni")) level = AVX512;
+    return level + (wide && __builtin_cpu_supports("avx512bf16") ? 4 : 0);
+#else
+    return PLAIN;
+#endif
+}
+
+/* The sum of n bytes as whole numbers: how fast memory can be read. */
+EVERY_CPU int64_t janus_read(const int64_t *data, int64_t n, int64_t threads) {
+    int64_t found = 0;
+    PARALLEL(threads) {
+        int64_t from, to, sum = 0;
+        share(n / 8, 64, SELF, (int)threads, &from, &to);
+        for (int64_t i = from; i < to; i++) sum += data[i];
+        PRAGMA(omp atomic)
+        found += sum;
+    }
+    return found;
 }

@@ -12,12 +12,12 @@ from torch import Tensor
 from janus_kit.batch.files import reason
 from janus_kit.batch.lanes import Lanes, lanes_for
 from janus_kit.batch.loader import Pixels
-from janus_kit.engine import Read, TextWriter, read
 from janus_kit.errors import JanusKitError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, uniforms
 from janus_kit.options import batch_rows, first_seed, whole
 from janus_kit.pipeline import JanusPipeline
 from janus_kit.prompts import Message, chat_ids
+from janus_kit.writing import Read, TextWriter, read
 
 __all__ = ["Answer", "Answerer", "Size", "out_of_memory", "why"]
 

@@ -31,6 +31,7 @@ def evaluate(
     prompts: int = 64,
     seed: int = 0,
     guidance: float = GUIDANCE,
+    quantization: str | None = None,
     out: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Mapping[str, Any]:
@@ -43,7 +44,7 @@ def evaluate(
     they are not there yet; raises OptionError when they cannot be had.
     """
     sprites.fetch()  # the check knows things by their outlines
-    pipe = JanusPipeline.from_pretrained(model)
+    pipe = JanusPipeline.from_pretrained(model, quantization=quantization)
     pipe.set_progress_bar_config(disable=True)
     names = sprites.NAMES
     result: dict[str, Any] = {
@@ -52,6 +53,7 @@ def evaluate(
         "prompts": prompts,
         "seed": seed,
         "guidance": guidance,
+        "quantization": quantization,
         "date": datetime.now(UTC).date().isoformat(),
         "device": pipe.device.type,
         "dtype": str(pipe.dtype).removeprefix("torch."),

@@ -1,0 +1,292 @@
+"""Contenders in turns within one process; medians, versions and device as JSON.
+
+The wall clock counts unless the machine is busy with other work: then the CPU seconds of one thread
+(--threads 1) still compare, since all contenders are counted so.
+"""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from janus_kit.bench.peers import PROMPT, Ours, Theirs, agreement
+from janus_kit.bench.shapes import folder_of
+from janus_kit.errors import OptionError
+from janus_kit.generation import native
+from janus_kit.pipeline import CAPTION, JanusPipeline
+from janus_kit.prompts import Message, chat_ids, drawing_ids
+from janus_kit.steps import native_step
+
+__all__ = ["bench", "show"]
+
+SHAPES = ("embedded", "janus-pro-1b", "janus-pro-7b")
+LONG = 100  # tokens of an answer in which the end is not allowed
+
+
+def medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
+    """Median wall and CPU seconds of each call; every second round runs backwards."""
+    wall: dict[str, list[float]] = {name: [] for name in calls}
+    work: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds):
+        for name in list(calls)[:: -1 if number % 2 else 1]:
+            start, used = time.perf_counter(), time.process_time()
+            calls[name]()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            wall[name].append(time.perf_counter() - start)
+            work[name].append(time.process_time() - used)
+    return {
+        name: {
+            "wall": round(statistics.median(wall[name]), 4),
+            "least": round(min(wall[name]), 4),
+            "cpu": round(statistics.median(work[name]), 4),
+        }
+        for name in calls
+    }
+
+
+def processor() -> str:
+    """The name of the GPU or CPU, as far as the system tells it."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = named[0] if named else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def bench(
+    shape: str = "embedded",
+    *,
+    model: str | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    quantization: str | None = None,
+    batch: int = 1,
+    codes: int | None = None,
+    tokens: int = 24,
+    rounds: int = 3,
+    threads: int | None = None,
+    compiled: bool = False,
+    captions: bool = True,
+    load: bool = False,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Time janus_kit and transformers on the same weights; returns what `show` prints.
+
+    shape: embedded (its true weights) or a published one with random weights, made in folder; or
+    model names any folder or id. codes: how many of a picture's codes are drawn, a square number;
+    decoding is counted when they are all. load: also time loading, each in a process of its own.
+    """
+    if shape not in SHAPES:
+        raise OptionError(f"shape must be one of {', '.join(SHAPES)}, not {shape!r}")
+    if threads:
+        torch.set_num_threads(threads)
+    place = model
+    if shape != "embedded" and model is None:
+        place = str(folder_of(shape, folder or Path("runs/shapes")))
+    pipe = JanusPipeline.from_pretrained(
+        place, device=device, dtype=dtype, quantization=quantization, verify=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    count = codes or pipe.config.codes
+    if isqrt(count) ** 2 != count or count > pipe.config.codes:
+        raise OptionError(f"codes must be a square number up to {pipe.config.codes}, not {count}")
+    ours, theirs = Ours(pipe), Theirs(pipe, pipe.dtype)
+    drawn = ours.draw(count, batch)
+    same = {
+        "codes, generate": agreement(drawn, theirs.draw(count, batch)),
+        "codes, dynamic cache": agreement(drawn, theirs.draw_dynamic(count, batch)),
+        "codes, published loop": agreement(drawn, theirs.draw_published(count, batch)),
+    }
+    found = {"read": [read_speed()]}
+    work: dict[str, Callable[[], Any]] = {
+        "janus_kit": lambda: ours.draw(count, batch),
+        "generate": lambda: theirs.draw(count, batch),
+        "dynamic cache": lambda: theirs.draw_dynamic(count, batch),
+        "published loop": lambda: theirs.draw_published(count, batch),
+    }
+    tasks = {f"{batch} × {count} codes": medians(work, rounds)}
+    if compiled:
+        theirs.compile()
+        theirs.draw(count, batch)
+        tasks["static cache, compiled"] = medians(
+            {"janus_kit": work["janus_kit"], "generate": work["generate"]}, rounds
+        )
+    if captions:
+        question = [Message("user", CAPTION, images=1)]
+        ids = chat_ids(pipe.tokenizer, pipe.template, question, pipe.config.vision.tokens)
+        size = pipe.config.vision.image_size
+        draw = torch.Generator().manual_seed(0)
+        pixels = torch.rand(batch, 3, size, size, generator=draw) * 2 - 1
+        for length, end in ((tokens, True), (LONG, False)):
+            name = f"{batch} × {'caption' if end else 'answer'}, {length} tokens"
+            given = {"tokens": length, "end": end}
+            if end:  # without one, transformers takes the likeliest other token, and we the end
+                same[name] = agreement(
+                    ours.answer(ids, pixels, **given),  # type: ignore[arg-type]
+                    theirs.answer(ids, pixels, **given),  # type: ignore[arg-type]
+                )
+            tasks[name] = medians(
+                {
+                    "janus_kit": lambda given=given: ours.answer(ids, pixels, **given),  # type: ignore[misc]
+                    "generate": lambda given=given: theirs.answer(ids, pixels, **given),  # type: ignore[misc]
+                },
+                rounds,
+            )
+    found["read"].append(read_speed())
+    result: dict[str, Any] = {
+        "shape": shape if model is None else pipe.name,
+        "dtype": str(pipe.dtype).removeprefix("torch."),
+        "quantization": quantization,
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": processor(),
+        "threads": torch.get_num_threads(),
+        "load average": list(os.getloadavg()),
+        "rounds": rounds,
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("janus-kit", "torch", "transformers")},
+        "seconds": tasks,
+        "memory read, GB/s": found["read"],
+        "step reads, GB": step_bytes(pipe, batch, count),
+        "agreement": same,
+        "peak memory, GB": round(peak(), 2),
+    }
+    if quantization is not None or pipe.dtype != torch.float32:
+        plain = JanusPipeline.from_pretrained(place, device=device, dtype="float32", verify=False)
+        result["logits' difference"] = difference(pipe, plain, drawn[:1])
+    if load:
+        result["load"] = loads(str(pipe.folder), dtype, quantization)
+    return result
+
+
+@torch.inference_mode()
+def difference(
+    pipe: JanusPipeline, plain: JanusPipeline, codes: list[list[int]]
+) -> dict[str, float]:
+    """How far the logits of codes after the prompt are from those of plain, which is in float32.
+
+    relative: the norm of the difference over that of the logits less their mean; divergence: the
+    mean Kullback-Leibler divergence in nats; likeliest: the share of places with the same one.
+    """
+    found = []
+    for one in (plain, pipe):
+        ids = drawing_ids(one.tokenizer, one.template, PROMPT)
+        embeds = torch.cat(
+            [
+                one.model.language.embed(torch.tensor([ids], device=one.device)),
+                one.code_table[torch.tensor(codes, device=one.device)[:, :-1]],
+            ],
+            1,
+        )
+        hidden = one.model.language(embeds)[0, len(ids) - 1 :]
+        found.append(one.model.code_logits(hidden).float().cpu())
+    true, other = (logits - logits.mean(1, keepdim=True) for logits in found)
+    p, q = true.log_softmax(1), other.log_softmax(1)
+    return {
+        "relative": round(float((true - other).norm() / true.norm()), 5),
+        "divergence": round(float((p.exp() * (p - q)).sum(1).mean()), 6),
+        "likeliest": round(float((true.argmax(1) == other.argmax(1)).float().mean()), 4),
+    }
+
+
+def step_bytes(pipe: JanusPipeline, batch: int, count: int) -> float | None:
+    """GB that a mean step of drawing reads: weights, and half of the cache."""
+    step = native_step(pipe.model, "code")
+    if step is None:
+        return None
+    language = pipe.config.language
+    width = 2 * language.layers * language.kv_heads * language.head_dim * pipe.dtype.itemsize
+    return round((step.bytes + 2 * batch * (count / 2) * width) / 1e9, 4)
+
+
+def read_speed() -> float | None:
+    return round(native.read_speed(), 2) if native.available() else None
+
+
+def peak() -> float:
+    """GB of memory at the most, of the GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+_LOAD = """
+import resource, sys, time, torch
+{imports}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start, used = time.perf_counter(), time.process_time()
+model = {call}
+print(time.perf_counter() - start, time.process_time() - used,
+      (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6)
+"""
+
+
+def loads(folder: str, dtype: str, quantization: str | None) -> dict[str, dict[str, float]]:
+    """Seconds and GB of loading, each in a process of its own with its imports made before."""
+    ours = f"JanusPipeline.from_pretrained(sys.argv[1], dtype={dtype!r}, device='cpu'"
+    chosen = "" if quantization is None else f", quantization={quantization!r}"
+    theirs = f"JanusForConditionalGeneration.from_pretrained(sys.argv[1], dtype=torch.{dtype})"
+    scripts = {
+        "janus_kit": ("from janus_kit import JanusPipeline", f"{ours}{chosen}, verify=False)"),
+        "janus_kit, verified": ("from janus_kit import JanusPipeline", f"{ours}{chosen})"),
+        "transformers": ("from transformers import JanusForConditionalGeneration", theirs),
+    }
+    found = {}
+    for name, (imports, call) in scripts.items():
+        said = subprocess.run(  # noqa: S603 - this Python, and a text of this file
+            [sys.executable, "-c", _LOAD.format(imports=imports, call=call), folder],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        wall, used, size = (round(float(text), 3) for text in said.stdout.split()[-3:])
+        found[name] = {"wall": wall, "cpu": used, "GB": size}
+    return found
+
+
+def show(result: Mapping[str, Any]) -> str:
+    """The result as lines for people."""
+    lines = [
+        f"{result['shape']} in {result['quantization'] or result['dtype']}, {result['device']}"
+    ]
+    lines.append(f"{'seconds, median':<34}{'wall':>9}{'cpu':>9}{'ratio':>8}{'cpu ratio':>11}")
+    for task, contenders in result["seconds"].items():
+        own = contenders["janus_kit"]
+        lines.append(task)
+        for name, seconds in contenders.items():
+            ratios = [seconds[kind] / max(own[kind], 1e-9) for kind in ("wall", "cpu")]
+            lines.append(
+                f"  {name:<32}{seconds['wall']:>9.3f}{seconds['cpu']:>9.3f}"
+                f"{ratios[0]:>8.2f}{ratios[1]:>11.2f}"
+            )
+    for what, found in result["agreement"].items():
+        verdict = "equal" if found["equal"] else "NOT EQUAL"
+        lines.append(f"{what + ':':<34}{verdict}, {found['same']} of {found['of']}")
+    if "logits' difference" in result:
+        lines.append("logits' difference from float32: " + str(result["logits' difference"]))
+    for name, figures in result.get("load", {}).items():
+        lines.append(f"load, {name}: {figures['wall']} s, {figures['GB']} GB")
+    lines.append(f"memory read: {result['memory read, GB/s']} GB/s; load: {result['load average']}")
+    return "\n".join(lines)
+
+
+def write(result: Mapping[str, Any], path: Path) -> None:
+    """The result as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,69 @@
+"""The command `janus-kit bench`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from janus_kit import console
+from janus_kit.console import Quiet, Verbose
+
+__all__ = ["bench"]
+
+
+def bench(
+    shape: Annotated[
+        str, typer.Option(help="embedded, or janus-pro-1b or -7b with random weights.")
+    ] = "embedded",
+    model: Annotated[str | None, typer.Option(help="A folder or a hub id in its place.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of both contenders.")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    quantization: Annotated[str | None, typer.Option(help="int8, int4 or fp8, ours alone.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 1,
+    codes: Annotated[int | None, typer.Option(help="Of each picture, a square number.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="The longest caption.")] = 24,
+    rounds: Annotated[int, typer.Option(min=1, help="Of all contenders.")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice.")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Also transformers' steps by torch.compile.")
+    ] = False,
+    captions: Annotated[bool, typer.Option(help="Also captions and answers.")] = True,
+    load: Annotated[bool, typer.Option("--load", help="Also loading, on the CPU.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="For random weights. [runs/shapes]")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file.")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Time janus-kit beside transformers on the same weights, in turns, and compare the results.
+
+    Exits with 1 where codes or tokens differ in float32. Needs transformers.
+
+    \b
+    janus-kit bench
+    janus-kit bench --shape janus-pro-1b --dtype bfloat16 --codes 16 -o results.json
+    """
+    from janus_kit.bench.run import bench as run
+    from janus_kit.bench.run import show, write
+
+    result = run(
+        shape,
+        model=model,
+        dtype=dtype,
+        device=device,
+        quantization=quantization,
+        batch=batch,
+        codes=codes,
+        tokens=tokens,
+        rounds=rounds,
+        threads=threads,
+        compiled=compiled,
+        captions=captions,
+        load=load,
+        folder=folder,
+    )
+    console.result(show(result), result, False)
+    if output is not None:
+        write(result, output)
+    exact = dtype == "float32" and quantization is None
+    if exact and not all(found["equal"] for found in result["agreement"].values()):
+        raise typer.Exit(1)

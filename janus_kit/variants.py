@@ -1,0 +1,222 @@
+"""Other ways to hold a model: fewer bits, fewer parts, or most of it off the device.
+
+Packed weights are made tensor by tensor as a folder is loaded, and kept in a cache file:
+$XDG_CACHE_HOME/janus_kit/quantized.
+"""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from janus_kit.errors import OptionError
+from janus_kit.generation.native import BITS, Packed, available
+from janus_kit.storage import weight_files
+
+__all__ = ["PARTS", "Absent", "PackedFile", "Variant", "offload", "quantize_on_gpu"]
+
+log = logging.getLogger(__name__)
+
+SCHEME: Final = 1  # of packed files; another number where what is in them changes
+# What is packed: every matrix that a decoder step reads.
+PACKED: Final = re.compile(
+    r"(language\.layers\.\d+\.(attention\.qkv|attention\.out|gate_up|down)"
+    r"|code_head\.fc[12]|text_head)\.weight"
+)
+# What each choice of components leaves out.
+PARTS: Final = {
+    "all": (),
+    "draw": ("vision", "vision_aligner", "text_head", "vq.encoder", "vq.to_code"),
+    "understand": ("vq", "code_embed", "code_aligner", "code_head"),
+}
+MODES: Final = ("int8", "int4", "fp8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """How a model is to be held; the arguments of JanusPipeline.from_pretrained."""
+
+    quantization: str | None = None
+    components: str = "all"
+    offload: str | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quantization not in (None, *MODES):
+            raise OptionError(
+                f"quantization must be int8, int4, fp8 or None, not {self.quantization!r}"
+            )
+        if self.components not in PARTS:
+            raise OptionError(
+                f"components must be all, draw or understand, not {self.components!r}"
+            )
+        if self.offload not in (None, "cpu"):
+            raise OptionError(f"offload must be cpu or None, not {self.offload!r}")
+
+    def check(self, device: torch.device) -> None:
+        """Raise OptionError for what a device cannot do."""
+        if self.quantization and device.type == "cpu":
+            if self.quantization not in BITS:
+                raise OptionError(
+                    f"quantization={self.quantization!r} needs a GPU; a CPU has int8 and int4"
+                )
+            if not available():
+                raise OptionError(
+                    f"quantization={self.quantization!r} on a CPU needs the native step, which was "
+                    "not built; install a C compiler and then janus-kit again"
+                )
+        elif self.quantization:
+            self._check_gpu(device)
+        if self.offload and device.type != "cuda":
+            raise OptionError(f"offload='cpu' is for a GPU, not for {device.type}; leave it out")
+        if self.offload and self.quantization:
+            raise OptionError("offload and quantization do not go together; leave one out")
+        if self.compile and device.type == "mps":
+            raise OptionError("compile=True is for a GPU of NVIDIA or a CPU; leave it out")
+
+    def _check_gpu(self, device: torch.device) -> None:
+        if device.type != "cuda":
+            raise OptionError(
+                f"quantization is for CPUs and GPUs of NVIDIA, not for {device.type}; leave it out"
+            )
+        if importlib.util.find_spec("torchao") is None:
+            raise OptionError("quantization on a GPU needs torchao: pip install 'janus-kit[gpu]'")
+        if self.quantization == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
+            raise OptionError(
+                "quantization='fp8' needs a GPU of compute capability 8.9 or more; take int8"
+            )
+
+    @property
+    def bits(self) -> int | None:
+        """Of packed weights on a CPU."""
+        return BITS.get(self.quantization or "")
+
+    def skips(self, name: str) -> bool:
+        """Whether a parameter is left out."""
+        return any(name.startswith(part + ".") for part in PARTS[self.components])
+
+
+class Absent(nn.Module):
+    """Stands where a part was left out; OptionError for whoever wants it."""
+
+    def __init__(self, components: str) -> None:
+        super().__init__()
+        self._components = components
+
+    def _refuse(self) -> OptionError:
+        other = "ask about pictures" if self._components == "draw" else "draw"
+        return OptionError(
+            f"this model was loaded with components={self._components!r} and cannot {other}; "
+            "load it with components='all'"
+        )
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        raise self._refuse()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return super().__getattr__(name)
+        raise self._refuse()
+
+
+def cache_folder() -> Path:
+    """Where packed weights are kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "janus_kit/quantized"
+
+
+class PackedFile:
+    """Packed weights of one folder: read where its file is there, else collected and written."""
+
+    def __init__(self, folder: Path, bits: int) -> None:
+        self.bits = bits
+        files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(folder)]
+        about = json.dumps([str(folder.resolve()), files, bits, SCHEME])
+        self.path = (
+            cache_folder() / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.safetensors"
+        )
+        self.found: dict[str, Tensor] = {}
+        self.made: dict[str, Tensor] = {}
+        if self.path.is_file():
+            try:
+                self.found = load_file(self.path)  # mapped: pages are read as they are used
+            except (SafetensorError, OSError) as error:
+                log.warning("%s: cannot be read (%s); it is made again", self.path, error)
+
+    def get(self, name: str, shape: tuple[int, ...]) -> Packed | None:
+        """The packed matrix of one of our parameters, if the file holds it."""
+        packed, scale = (self.found.get(f"{name}.{part}") for part in ("packed", "scale"))
+        n, k = shape
+        if packed is None or scale is None:
+            return None
+        sizes = Packed.sizes(n, k, self.bits)
+        return Packed(n, k, self.bits, packed, scale) if _fits(packed, scale, sizes) else None
+
+    def pack(self, name: str, weight: Tensor) -> Packed:
+        """Pack a matrix and remember it for the file."""
+        made = Packed.of(weight, self.bits)
+        self.made |= {f"{name}.packed": made.packed, f"{name}.scale": made.scale}
+        return made
+
+    def write(self) -> None:
+        """Keep what was made, whole or not at all; a disk that is full stops nothing."""
+        if not self.made:
+            return
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(self.found | self.made, partial)
+            partial.replace(self.path)
+        except (SafetensorError, OSError) as error:
+            log.warning("%s: cannot be written (%s); it is made anew next time", self.path, error)
+            with suppress(OSError):
+                partial.unlink()
+
+
+def _fits(packed: Tensor, scale: Tensor, sizes: tuple[int, tuple[int, ...]]) -> bool:
+    return packed.shape == (sizes[0],) and scale.shape == sizes[1]
+
+
+def quantize_on_gpu(model: nn.Module, quantization: str) -> None:
+    """Make the matrices of decoder steps weight-only int8, int4 or fp8, by torchao."""
+    from torchao.quantization import (
+        Float8WeightOnlyConfig,
+        Int4WeightOnlyConfig,
+        Int8WeightOnlyConfig,
+        quantize_,
+    )
+
+    configs = {
+        "int8": Int8WeightOnlyConfig,
+        "int4": Int4WeightOnlyConfig,
+        "fp8": Float8WeightOnlyConfig,
+    }
+    quantize_(
+        model,
+        configs[quantization](),
+        filter_fn=lambda module, name: (
+            isinstance(module, nn.Linear) and bool(PACKED.fullmatch(f"{name}.weight"))
+        ),
+    )
+
+
+def offload(model: Any, device: torch.device) -> None:
+    """Leave the weights in memory; each module's go to device while it works."""
+    try:
+        from accelerate import cpu_offload
+    except ImportError as error:
+        raise OptionError("offload='cpu' needs accelerate: pip install 'janus-kit[gpu]'") from error
+    dtype = model.dtype
+    cpu_offload(model, execution_device=device)
+    model.held = (device, dtype)  # its parameters are now on the meta device

@@ -1,0 +1,125 @@
+"""The fixed-shape steps that a GPU replays, run here without capture, and what would break them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from janus_kit import JanusPipeline, engine, graphs
+from janus_kit.graphs import Steps
+
+
+@pytest.fixture
+def pipe(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> JanusPipeline:
+    """A pipeline whose drawing goes by Steps, as on a GPU."""
+    pipe = JanusPipeline.from_pretrained(hf_folder, device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    monkeypatch.setattr("janus_kit.steps.available", lambda: False)
+    return pipe
+
+
+def by_steps(monkeypatch: pytest.MonkeyPatch) -> list[Steps]:
+    """Lend steps on a CPU too; those that were lent."""
+    lent: list[Steps] = []
+
+    def lend(model: Any, *shape: Any) -> Steps:
+        steps = Steps(model, *shape)
+        assert steps.taken.acquire(blocking=False)
+        lent.append(steps)
+        return steps
+
+    monkeypatch.setattr(engine, "lend", lend)
+    return lent
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0},
+        {"guidance_scale": 1},
+        {"top_k": 9, "top_p": 0.9},
+        {"num_images_per_prompt": 3},
+        {"batch_size": 1},
+    ],
+)
+def test_steps_draw_what_the_plain_loop_draws(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    def draw() -> Tensor:
+        return pipe(["a cat", "two green dogs"], seed=3, output_type="tokens", **options).codes
+
+    expected = draw()
+    lent = by_steps(monkeypatch)
+    assert torch.equal(draw(), expected)
+    assert lent
+    assert not any(steps.taken.locked() for steps in lent)
+
+
+class NoSync(TorchDispatchMode):
+    """Fails where a tensor's value goes to Python: on a GPU, a wait for it."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        back = ("_local_scalar_dense", "is_nonzero")
+        assert not any(word in name for word in back), "a step reads a tensor back"
+        assert "aten.nonzero" not in name, "a step has a shape that depends on data"
+        return func(*args, **(kwargs or {}))
+
+
+def steps_of(pipe: JanusPipeline) -> Steps:
+    options = engine.SamplingOptions(top_k=5)
+    with torch.inference_mode():
+        return Steps(pipe.model, pipe.code_table, 2, 2, 40, options)
+
+
+@torch.inference_mode()
+def test_a_step_never_waits_for_the_device(pipe: JanusPipeline) -> None:
+    steps = steps_of(pipe)
+    with NoSync():
+        steps.step(graphs.BUCKET)
+    with pytest.raises(AssertionError, match="reads a tensor back"), NoSync():
+        bool(steps.finite)
+
+
+@torch.inference_mode()
+def test_steps_are_one_graph_that_is_compiled_once(pipe: JanusPipeline) -> None:
+    torch._dynamo.reset()
+    calls = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        calls.append(len(graph.graph.nodes))
+        return graph
+
+    steps = steps_of(pipe)
+    run = torch.compile(steps.step, backend=backend, fullgraph=True, dynamic=False)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(4):
+            run(graphs.BUCKET)
+    assert len(calls) == 1
+
+
+def test_what_is_lent_is_kept_for_a_gpu_alone(pipe: JanusPipeline) -> None:
+    options = engine.SamplingOptions()
+    assert graphs.lend(pipe.model, pipe.code_table, 1, 2, 40, options) is None
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_fifty_pictures() -> None:
+    """With the embedded model, natively where that was built."""
+    pipe = JanusPipeline.from_pretrained(device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("no /proc on this system")
+    for seed in range(5):
+        pipe("a red apple", seed=seed)
+    before = resident()
+    for seed in range(50):
+        pipe("a red apple", seed=seed)
+    assert resident() - before < 30e6

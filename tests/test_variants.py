@@ -1,0 +1,234 @@
+"""Models held in fewer bits, in parts, mapped or off the device: variants.py and packed.py."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_pipeline import picture
+from torch import Tensor, nn
+
+from janus_kit import JanusPipeline, OptionError, checkpoint, variants
+from janus_kit.generation import native
+from janus_kit.generation.native import Packed, available, level
+from janus_kit.linears import Stacked
+from janus_kit.variants import Variant
+
+needs_native = pytest.mark.skipif(not available(), reason="the native step was not built")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/janus_kit/quantized"
+
+
+def rounded(x: Tensor) -> Tensor:
+    """What packed matrices are multiplied with: int8 in groups of 64."""
+    padded = torch.nn.functional.pad(x, (0, -x.shape[-1] % 64)).unflatten(-1, (-1, 64))
+    scale = padded.abs().amax(-1, keepdim=True) / 127
+    return ((padded / scale.clamp(min=1e-30)).round() * scale).flatten(-2)[..., : x.shape[-1]]
+
+
+@needs_native
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(("n", "k"), [(48, 128), (33, 70), (16, 64), (1, 3)])
+@torch.inference_mode()
+def test_a_packed_matrix_multiplies_as_what_it_stands_for(bits: int, n: int, k: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(n, k)
+    packed = Packed.of(weight, bits)
+    matrix = packed.unpacked()
+    assert (matrix - weight).norm() < weight.norm() * (0.01 if bits == 8 else 0.12)
+    for rows in (1, 2, 3, 7, 13):
+        x = torch.randn(rows, k)
+        found = packed(x)
+        expected = rounded(x).double() @ matrix.double().T
+        torch.testing.assert_close(found, expected.float(), atol=1e-4, rtol=1e-4)
+        assert torch.equal(packed(x[-1:]), found[-1:])
+        for simd in (0, 1, 2):  # plain C, AVX2, AVX-512: the same whole numbers
+            if simd <= level() % 4:
+                torch.testing.assert_close(packed(x, simd), found, atol=1e-5, rtol=1e-5)
+
+
+@needs_native
+@torch.inference_mode()
+def test_a_packed_matrix_keeps_dtypes_zeros_and_nan() -> None:
+    packed = Packed.of(torch.zeros(16, 64), 4)
+    assert not packed(torch.ones(2, 64)).any()
+    packed = Packed.of(torch.ones(16, 64).bfloat16(), 8, torch.ones(16))
+    assert torch.equal(
+        packed(torch.ones(3, 2, 64).bfloat16()), torch.full((3, 2, 16), 65.0).bfloat16()
+    )
+    x = torch.ones(2, 64)
+    x[0, 3] = float("nan")
+    found = packed(x)
+    assert bool(found[0].isnan().all())
+    assert bool((found[1] == 65).all())
+
+
+def quantized(folder: Path, bits: int, **options: Any) -> JanusPipeline:
+    pipe = JanusPipeline.from_pretrained(folder, quantization=f"int{bits}", device="cpu", **options)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def work(pipe: JanusPipeline) -> tuple[Tensor, list[str]]:
+    drawn = pipe(["a cat", "two dogs"], seed=3, output_type="tokens").codes
+    return drawn, pipe.ask([picture(1), picture(2)], "What?", max_new_tokens=6)
+
+
+@needs_native
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantized_model_does_what_its_unpacked_weights_do(
+    hf_folder: Path, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = quantized(hf_folder, bits)
+    kinds = {type(m) for m in pipe.model.language.layers.modules()}
+    assert Packed in kinds
+    assert nn.Linear not in kinds
+    fast = work(pipe)
+    monkeypatch.setattr("janus_kit.steps.available", lambda: False)  # steps in PyTorch
+    slow = work(pipe)
+    assert (fast[0] == slow[0]).float().mean() > 0.9  # sums in another order round differently
+    assert torch.equal(fast[0][:, 0], slow[0][:, 0])
+
+
+@needs_native
+def test_packed_weights_are_kept_and_found_again(
+    hf_folder: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(hf_folder, folder)
+    first = work(quantized(folder, 8))
+    files = list(own_cache.iterdir())
+    assert [path.suffix for path in files] == [".safetensors"]
+    packs: list[str] = []
+    pack = variants.PackedFile.pack
+    monkeypatch.setattr(
+        variants.PackedFile,
+        "pack",
+        lambda self, name, w: (packs.append(name), pack(self, name, w))[1],
+    )
+    second = work(quantized(folder, 8))
+    assert not packs
+    assert torch.equal(first[0], second[0])
+    assert first[1] == second[1]
+    files[0].write_bytes(b"damaged")
+    assert torch.equal(work(quantized(folder, 8))[0], first[0])
+    assert packs
+    packs.clear()
+    (folder / "model.safetensors").touch()  # another file: it is packed again
+    quantized(folder, 8)
+    assert packs
+
+
+@needs_native
+def test_a_cache_that_cannot_be_written_stops_nothing(
+    hf_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    work(quantized(hf_folder, 8))
+    assert "cannot be written" in caplog.text
+
+
+def test_what_is_not_supported_is_refused_plainly(
+    hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = JanusPipeline.from_pretrained
+    for options, words in (
+        ({"quantization": "int2"}, "must be int8, int4, fp8"),
+        ({"quantization": "fp8"}, "needs a GPU"),
+        ({"components": "hands"}, "must be all, draw or understand"),
+        ({"offload": "disk"}, "must be cpu"),
+        ({"offload": "cpu"}, "is for a GPU"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            load(hf_folder, device="cpu", **options)  # type: ignore[arg-type]
+    monkeypatch.setattr(variants, "available", lambda: False)
+    with pytest.raises(OptionError, match="was not built"):
+        load(hf_folder, device="cpu", quantization="int8")
+    monkeypatch.setattr(variants.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(OptionError, match="needs torchao"):
+        Variant(quantization="int8").check(torch.device("cuda"))
+    with pytest.raises(OptionError, match="not for mps"):
+        Variant(quantization="int8").check(torch.device("mps"))
+
+
+@pytest.mark.parametrize("quantization", [None, pytest.param("int8", marks=needs_native)])
+def test_parts_do_what_the_whole_does_and_refuse_the_rest(
+    hf_folder: Path, quantization: str | None
+) -> None:
+    def load(components: str) -> JanusPipeline:
+        pipe = JanusPipeline.from_pretrained(
+            hf_folder, device="cpu", components=components, quantization=quantization
+        )
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    whole, draws, understands = load("all"), load("draw"), load("understand")
+    count = {p: sum(w.numel() for w in p.model.parameters()) for p in (whole, draws, understands)}
+    assert count[draws] < count[whole]
+    assert count[understands] < count[whole]
+    assert torch.equal(draws("a cat", seed=1).codes, whole("a cat", seed=1).codes)
+    assert understands.ask(picture(1), "What?") == whole.ask(picture(1), "What?")
+    for refuse in (lambda: draws.ask(picture(1), "What?"), lambda: understands("a cat")):
+        with pytest.raises(OptionError, match="components="):
+            refuse()
+
+
+def test_what_is_not_whole_is_not_saved(hf_folder: Path, tmp_path: Path) -> None:
+    pipe = JanusPipeline.from_pretrained(hf_folder, device="cpu", components="draw")
+    with pytest.raises(OptionError, match="only a whole model"):
+        pipe.save_pretrained(tmp_path / "new")
+
+
+def test_mapped_weights_are_those_that_are_read_and_can_be_saved(
+    hf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _ = checkpoint.load(hf_folder, device=CPU)
+    monkeypatch.setattr(checkpoint, "MAPPED", 0)
+    mapped, _ = checkpoint.load(hf_folder, device=CPU)
+    assert any(isinstance(m, Stacked) for m in mapped.modules())
+    found = mapped.state_dict()
+    assert found.keys() == plain.state_dict().keys()
+    assert all(torch.equal(found[name], t) for name, t in plain.state_dict().items())
+    pipes = []
+    for model in (plain, mapped):
+        pipe = JanusPipeline.from_pretrained(hf_folder, device="cpu")
+        pipe.model = model.eval().requires_grad_(False)
+        pipe.set_progress_bar_config(disable=True)
+        pipes.append(work(pipe))
+    assert torch.equal(pipes[0][0], pipes[1][0])
+    assert pipes[0][1] == pipes[1][1]
+    checkpoint.save(mapped, tmp_path / "new", tokenizer_folder=hf_folder)
+    again, _ = checkpoint.load(tmp_path / "new", device=CPU)
+    assert all(torch.equal(t, found[name]) for name, t in again.state_dict().items())
+
+
+def test_offloaded_weights_give_the_same(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("accelerate")
+    monkeypatch.setattr("janus_kit.steps.available", lambda: False)
+    # Not in float32, in which a CPU's steps read the weights past the hooks.
+    pipe = JanusPipeline.from_pretrained(hf_folder, device="cpu", dtype="bfloat16")
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe("a cat", seed=1, output_type="tokens").codes, pipe.ask(picture(1), "What?")
+    variants.offload(pipe.model, CPU)
+    assert all(weight.is_meta for weight in pipe.model.language.layers.parameters())
+    pipe.__dict__.pop("code_table", None)
+    found = pipe("a cat", seed=1, output_type="tokens").codes, pipe.ask(picture(1), "What?")
+    assert torch.equal(found[0], expected[0])
+    assert found[1] == expected[1]
+
+
+def test_bfloat16_on_a_cpu_draws_natively_what_pytorch_draws(hf_folder: Path) -> None:
+    pipe = JanusPipeline.from_pretrained(hf_folder, device="cpu", dtype="bfloat16")
+    pipe.set_progress_bar_config(disable=True)
+    codes = pipe("a cat", temperature=0, output_type="tokens").codes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("janus_kit.steps.available", lambda: False)
+        plain = pipe("a cat", temperature=0, output_type="tokens").codes
+    assert (codes == plain).float().mean() > 0.5
+    assert native.available() or torch.equal(codes, plain)
