@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from janus_kit import pipeline
+from janus_kit import answering
 from janus_kit.errors import (
     DeviceError,
     GenerationError,
@@ -517,7 +517,7 @@ def test_blanks_around_an_answer_are_not_streamed(
 ) -> None:
     ids = pipe.tokenizer.encode(text)
     ids = ids[:-1] if text.endswith("\xf0") else ids  # ends inside a character
-    monkeypatch.setattr(pipeline, "write_text", lambda *_, **__: iter(torch.tensor(ids)[:, None]))
+    monkeypatch.setattr(answering, "write_text", lambda *_, **__: iter(torch.tensor(ids)[:, None]))
     answer = pipe.chat(talk("a"), max_new_tokens=1)
     pieces = list(pipe.chat(talk("a"), max_new_tokens=1, stream=True))
     assert "".join(pieces) == answer == pipe.tokenizer.decode(ids).strip()
@@ -532,7 +532,7 @@ def test_a_sampled_answer_is_its_seeds(pipe: JanusPipeline) -> None:
 
 
 def test_an_answer_ends_with_the_end_of_sentence(spare: JanusPipeline) -> None:
-    ids = [int(token) for token in spare._tokens([talk("cat?")], max_new_tokens=8)]
+    ids = [int(token) for token in answering._tokens(spare, [talk("cat?")], max_new_tokens=8)[0]]
     spare.tokenizer.eos = ids[5]
     expected = spare.tokenizer.decode(ids[: ids.index(ids[5])]).strip()
     assert expected
