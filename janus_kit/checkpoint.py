@@ -66,7 +66,6 @@ def load(
     size = sum(path.stat().st_size for path in weight_files(folder))
     mapped = device.type == "cpu" and dtype == source.dtype and size >= MAPPED
     model = source.model
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for name in PARTS[variant.components]:
         _replace(model, name, Absent(variant.components))
     state = {}
@@ -75,18 +74,19 @@ def load(
             continue
         module, _, last = name.rpartition(".")
         if packed is not None and PACKED.fullmatch(name):
-            matrix = packed.get(name, shapes[name])
+            matrix = packed.get(name, source.shapes[name])
             if matrix is None:
-                weight = source.parameter(name, shapes[name], device, source.dtype, verify, False)
+                weight = source.parameter(name, device, source.dtype, verify)
                 matrix = packed.pack(name, weight)
             # Its bias, which is read as the others are, finds its place in it below.
-            matrix.bias = model.get_submodule(module).bias
+            linear: Any = model.get_submodule(module)
+            matrix.bias = linear.bias
             _replace(model, module, matrix)
         elif mapped and len(parts) > 1 and last == "weight" and name.startswith("language."):
             pieces = [source.piece(piece, verify) for piece in parts]
             _replace(model, module, Stacked(pieces))
         else:
-            state[name] = source.parameter(name, shapes[name], device, dtype, verify, mapped)
+            state[name] = source.parameter(name, device, dtype, verify, mapped)
     if packed is not None:
         packed.write()
     model.load_state_dict(state, strict=False, assign=True)
@@ -128,9 +128,7 @@ def convert(source: Path, target: Path, *, shard: int = SHARD) -> None:
             new,
             old.model,
             old.dtype,
-            lambda name: old.parameter(
-                name, tuple(old.model.get_parameter(name).shape), cpu, old.dtype, verify=True
-            ),
+            lambda name: old.parameter(name, cpu, old.dtype, verify=True),
             shard,
         )
 
@@ -143,6 +141,7 @@ class _Source:
     plan: Mapping[str, tuple[Piece, ...]]
     stored: Mapping[str, Stored]
     dtype: torch.dtype  # the narrowest that holds all of the weights
+    shapes: Mapping[str, tuple[int, ...]]  # of our parameters
 
     @classmethod
     def open(cls, folder: Path) -> "_Source":
@@ -163,12 +162,12 @@ class _Source:
         wanted = {piece.name: piece for parts in plan.values() for piece in parts}
         _check(folder, wanted, stored)
         dtypes = {DTYPES[stored[name].dtype] for name in wanted}
-        return cls(model, plan, stored, reduce(torch.promote_types, dtypes))
+        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        return cls(model, plan, stored, reduce(torch.promote_types, dtypes), shapes)
 
     def parameter(
         self,
         name: str,
-        shape: tuple[int, ...],
         device: torch.device,
         dtype: torch.dtype,
         verify: bool,
@@ -176,8 +175,8 @@ class _Source:
     ) -> Tensor:
         """One of our parameters: its pieces, read into a tensor that is made once, or mapped."""
         if mapped and len(self.plan[name]) == 1:
-            return self.piece(self.plan[name][0], verify).reshape(shape)
-        tensor = torch.empty(shape, device=device, dtype=dtype)
+            return self.piece(self.plan[name][0], verify).reshape(self.shapes[name])
+        tensor = torch.empty(self.shapes[name], device=device, dtype=dtype)
         for piece in self.plan[name]:
             rows = tensor[piece.rows]
             rows.copy_(self.stored[piece.name].read().reshape(rows.shape))

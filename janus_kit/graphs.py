@@ -143,7 +143,7 @@ class Steps:
         start = time.perf_counter()
         kept = (self.position, self.place, self.code, self.codes, self.finite, self.cache.bias)
         before = [tensor.clone() for tensor in kept]
-        stream = torch.cuda.Stream()
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):

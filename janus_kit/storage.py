@@ -210,8 +210,9 @@ def _map(path: Path, start: int, kind: str, shape: tuple[int, ...]) -> Tensor:
     dtype = DTYPES[kind]
     if start % dtype.itemsize or not prod(shape):
         return _read(path, start, kind, shape)
-    held = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
-    return torch.empty(0, dtype=dtype).set_(held, start // dtype.itemsize, shape)
+    held: Any = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+    empty = torch.empty(0, dtype=dtype)
+    return empty.set_(held, start // dtype.itemsize, (prod(shape),), (1,)).reshape(shape)
 
 
 def _pickled(path: Path) -> dict[str, Stored]:

@@ -39,7 +39,7 @@ class Ours:
         codes = sample(drawer, noise, SamplingOptions(guidance=GUIDANCE, temperature=0))
         if count == pipe.config.codes:
             to_pictures(model, codes, "pil", None)
-        return codes.tolist()  # type: ignore[no-any-return]
+        return codes.tolist()
 
     @torch.inference_mode()
     def answer(self, ids: list[int], pixels: Tensor, tokens: int, *, end: bool) -> list[list[int]]:
@@ -55,7 +55,7 @@ class Ours:
             noise=torch.zeros(len(pixels), tokens, dtype=torch.float64),
             options=SamplingOptions(guidance=1, temperature=0),
         )
-        return torch.stack(list(steps), 1).tolist()  # type: ignore[no-any-return]
+        return torch.stack(list(steps), 1).tolist()
 
 
 class Theirs:
@@ -129,7 +129,7 @@ class Theirs:
     def _decoded(self, codes: Tensor) -> list[list[int]]:
         if codes.shape[1] == self.codes:
             self.model.decode_image_tokens(codes)
-        return codes.tolist()  # type: ignore[no-any-return]
+        return codes.tolist()
 
     def compile(self) -> None:
         """Have torch.compile make the language model's steps, as its docs say for static caches."""
