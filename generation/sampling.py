@@ -205,7 +205,7 @@ def sample(
             return codes[:, : place + 1]
     while start < count:
         end = (start // side + 1) * side  # a row, or what the given codes leave of it
-        before = codes[:, start - 1].contiguous() if logits is None else None
+        before: Tensor | None = codes[:, start - 1].contiguous() if logits is None else None
         codes[:, start:end], good = draw(logits, before, noise[:, start:end], options)
         logits, start = None, end
         if not goes_on(end, finite & good.to(finite.device)):

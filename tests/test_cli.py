@@ -588,7 +588,8 @@ def test_an_evaluation_is_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPa
     for cell in ("tokenizer, seen", "colour", "75.0%", "30% to 95%", "psnr", "21.5"):
         assert cell in ended.out
     assert run("train", "evaluate", "--json").records == [figures]
+    plain = {"prompts": 64, "seed": 0, "guidance": 2.5, "quantization": None, "out": None}
     assert calls == [
-        ("x", {"prompts": 8, "seed": 0, "guidance": 2.5, "out": Path("figures.json")}),
-        (None, {"prompts": 64, "seed": 0, "guidance": 2.5, "out": None}),
+        ("x", {**plain, "prompts": 8, "out": Path("figures.json")}),
+        (None, plain),
     ]

@@ -115,7 +115,7 @@ def test_a_codebook_off_the_unit_sphere_decodes_as_theirs(ours: Janus, theirs: A
     scale = 1 + torch.arange(64)[:, None] / 8
     ours.codebook.weight.mul_(scale)
     theirs.quantize.embedding.weight.mul_(scale)
-    torch.testing.assert_close(ours.decode(codes), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.decode(codes), expected, atol=CLOSE, rtol=0)
     torch.testing.assert_close(theirs.decode(codes), expected, atol=CLOSE, rtol=0)
 
 

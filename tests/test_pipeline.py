@@ -79,6 +79,16 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
         return quick(self, embeds, *rest)
 
     monkeypatch.setattr(NativeStep, "__call__", native)
+    whole = NativeStep.draw
+
+    def draw(
+        self: NativeStep, logits: Any, before: Any, noise: Tensor, *rest: Any, **named: Any
+    ) -> Any:
+        steps = noise.shape[1] - (before is None)
+        found["step"] += [len(noise) * (2 if named["guided"] else 1)] * steps
+        return whole(self, logits, before, noise, *rest, **named)
+
+    monkeypatch.setattr(NativeStep, "draw", draw)
     return found
 
 
