@@ -5,17 +5,22 @@ turns, there and back. Medians count; where other work goes on, the best rounds 
 is generate on one picture after the other, given ids and pixels by janus_kit's own code; the
 pipeline is transformers' own for image-text-to-text on batches of 8, with its processor. Ours
 includes the ledger, the sidecars and captions.jsonl. With --many the resident memory of a run over
-that many pictures is told at its quarters.
+that many pictures is told at its quarters; --rounds 0 does nothing else. What is not measured keeps
+its place in the file of figures.
 """
 
 import argparse
 import json
 import os
+import platform
 import statistics
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -102,56 +107,83 @@ def rates(
     }
 
 
-def resident() -> float:
-    """MiB of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+def resident(process: int) -> int:
+    """Bytes of a process in memory; 0 where it has ended."""
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGESIZE")
+
+
+def helpers() -> list[int]:
+    """The processes that this one has started, and those that they have."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(entry.parent.name)] = int(entry.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+    found = [os.getpid()]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
 
 
 def memory(pipe: JanusPipeline, count: int, tokens: int) -> dict[str, Any]:
-    """Resident MiB when each quarter of a run over count pictures is done."""
+    """Resident MiB when each quarter of a run over count pictures is done, and of what decodes."""
+    levels: dict[str, tuple[int, int]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder, count)
-        levels: dict[int, float] = {}
         ended = threading.Event()
 
         def watch() -> None:
-            while not ended.wait(0.2):
+            while not ended.wait(0.5):
                 done = sum(1 for _ in folder.glob("*.txt"))
-                levels.setdefault(4 * done // count, resident())
+                if done and (quarter := f"{25 * (4 * done // count)} %") not in levels:
+                    levels[quarter] = resident(os.getpid()), sum(map(resident, helpers()))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
         start = time.perf_counter()
-        caption_folder(pipe, folder, max_new_tokens=tokens)
+        outcome = caption_folder(pipe, folder, max_new_tokens=tokens)
         seconds = time.perf_counter() - start
         ended.set()
         watcher.join()
-    quarters = {f"{25 * quarter} %": round(level) for quarter, level in sorted(levels.items())}
-    return {"pictures": count, "seconds": round(seconds, 1), "resident MiB": quarters}
+    end = resident(os.getpid())
+    return {
+        "pictures": count,
+        "done": outcome.done,
+        "seconds": round(seconds, 1),
+        "resident MiB": {key: own >> 20 for key, (own, _) in levels.items()} | {"end": end >> 20},
+        "resident MiB of its helpers": {key: other >> 20 for key, (_, other) in levels.items()},
+    }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="durable captioning against loops, on the CPU")
-    parser.add_argument("--pictures", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=24, help="the longest caption")
-    parser.add_argument("--many", type=int, default=0, help="pictures of a run to watch memory in")
-    parser.add_argument("--threads", type=int, help="threads of torch; its own choice if absent")
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    pipe = JanusPipeline.from_pretrained()
-    peers = Peers(pipe, args.tokens)
+def about() -> dict[str, Any]:
+    """What a figure depends on."""
+    return {
+        "command": " ".join(["python benchmarks/captions.py", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": processor(),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("janus-kit", "torch", "transformers")},
+    }
+
+
+def throughput(pipe: JanusPipeline, pictures: int, rounds: int, tokens: int) -> dict[str, Any]:
+    """Pictures a second of each, in turns, and whether all say the same."""
+    peers = Peers(pipe, tokens)
     found: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = make(folder / "in", args.pictures)
+        paths = make(folder / "in", pictures)
 
         def ours(number: int | None = None) -> list[str]:
             with tempfile.TemporaryDirectory(dir=folder) as out:
-                caption_folder(pipe, paths[:number], out, max_new_tokens=args.tokens)
+                caption_folder(pipe, paths[:number], out, max_new_tokens=tokens)
                 lines = (Path(out) / "captions.jsonl").read_text().splitlines()
             return [json.loads(line)["caption"] for line in lines]
 
@@ -168,28 +200,47 @@ def main() -> None:
             warm()
 
         seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for number in range(args.rounds):
+        for number in range(rounds):
             for name in list(calls)[:: -1 if number % 2 else 1]:
                 start = time.perf_counter()
                 found[name] = calls[name]()
                 seconds[name].append(time.perf_counter() - start)
     mine = found["janus-kit caption"]
     words = [len(pipe.tokenizer.encode(text)) for text in mine]
-    figures: dict[str, Any] = {
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "pictures": args.pictures,
-        "rounds": args.rounds,
+    return {
+        "pictures": pictures,
+        "rounds": rounds,
         "tokens of a caption": round(statistics.mean(words), 1),
-        "medians": rates(args.pictures, seconds, statistics.median),
-        "best rounds": rates(args.pictures, seconds, min),
+        "medians": rates(pictures, seconds, statistics.median),
+        "best rounds": rates(pictures, seconds, min),
+        "seconds": {name: [round(one, 2) for one in each] for name, each in seconds.items()},
         "equal captions": {
             name: sum(a == b for a, b in zip(mine, theirs, strict=True))
             for name, theirs in found.items()
         },
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="durable captioning against loops, on the CPU")
+    parser.add_argument("--pictures", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=24, help="the longest caption")
+    parser.add_argument("--many", type=int, default=0, help="pictures of a run to watch memory in")
+    parser.add_argument("--threads", type=int, help="threads of torch; its own choice if absent")
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    pipe = JanusPipeline.from_pretrained()
+    figures: dict[str, Any] = {}
+    if args.output and args.output.is_file():
+        figures = json.loads(args.output.read_text())
+    if args.rounds:
+        measured = throughput(pipe, args.pictures, args.rounds, args.tokens)
+        figures["throughput"] = about() | measured
     if args.many:
-        figures["memory"] = memory(pipe, args.many, args.tokens)
+        figures["memory"] = about() | memory(pipe, args.many, args.tokens)
     print(json.dumps(figures, indent=1))
     if args.output:
         args.output.write_text(json.dumps(figures, indent=1) + "\n")

@@ -37,6 +37,7 @@ class Lanes:
         def begin() -> None:
             torch.get_num_threads()  # a thread's first look takes the number set last, for good
             torch.set_num_threads(1)
+            torch.get_num_threads()  # a thread's first use of its number takes the one set last
             all_there.wait()
 
         self._pool = ThreadPoolExecutor(count, "lane", initializer=begin)

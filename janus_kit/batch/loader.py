@@ -1,13 +1,17 @@
 """Pictures decoded ahead of the model, by threads or by processes that may die."""
 
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +27,9 @@ __all__ = ["Pixels", "ahead", "of_item", "of_picture", "workers_for"]
 T = TypeVar("T")
 Pixels = npt.NDArray[np.float32]  # [3, size, size] in ±1
 MANY = 256  # pictures from which on processes are worth the seconds of their start
+PATIENCE = 60  # seconds for a forked process to say that it is there
+
+log = logging.getLogger(__name__)
 
 
 def workers_for(wanted: int | None, count: int) -> int:
@@ -71,14 +78,77 @@ def _begin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class _Nameless(ModuleType):
+    """A program's main module without the file or name by which it could be run again."""
+
+    def __init__(self, main: ModuleType) -> None:
+        super().__init__(main.__name__)
+        self._main = main
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__file__":
+            raise AttributeError(name)
+        return getattr(self._main, name)  # what other threads pickle meanwhile is found there
+
+
+class _Worker(ForkServerProcess):
+    """A process that does not run the program's main module once more.
+
+    multiprocessing has every new process do so, for what may be defined there. Nothing that decodes
+    is, and a script on stdin cannot be run again, and one without a guard would load its model.
+    """
+
+    _starting = threading.Lock()
+
+    def start(self) -> None:
+        with self._starting:
+            main = sys.modules["__main__"]
+            sys.modules["__main__"] = _Nameless(main)
+            try:
+                super().start()
+            finally:
+                sys.modules["__main__"] = main
+
+
+class _Context(ForkServerContext):
+    # A fork of a process with torch's threads may hang. The server has none, and imports once what
+    # its forks need.
+    Process = _Worker
+
+
 def _pool(workers: int) -> Executor:
     if not workers:
         return ThreadPoolExecutor(1)
-    # A fork of a process with torch's threads may hang. The server has none, and imports once what
-    # its forks need.
-    context = multiprocessing.get_context("forkserver")
+    context = _Context()
     context.set_forkserver_preload([__name__])
     return ProcessPoolExecutor(workers, context, initializer=_begin)
+
+
+def _started(workers: int) -> Executor:
+    """_pool, of which a process has answered; a thread where none does."""
+    others = set(multiprocessing.active_children())
+    pool = None
+    try:
+        pool = _pool(workers)
+        pool.submit(os.getpid).result(PATIENCE)
+        return pool
+    # Also: no server to ask (OSError, EOFError), no semaphores (NotImplementedError, ImportError).
+    except (
+        BrokenProcessPool,
+        TimeoutError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        ImportError,
+    ) as e:
+        why = str(e) or type(e).__name__
+        log.warning("no process to decode in can be started (%s); a thread decodes", why)
+    for child in set(multiprocessing.active_children()) - others:
+        if isinstance(child, _Worker):
+            child.kill()  # the interpreter would wait for it at its end
+    if pool is not None:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return _pool(0)
 
 
 def ahead(
@@ -87,9 +157,10 @@ def ahead(
     """work(item, size) for each item, in order, up to room of them ahead of the reader.
 
     A process that dies takes nothing along: what was being done is done again item by item, and
-    the item with which it dies a second time gets an error.
+    the item with which it dies a second time gets an error. Where no process can be started at all,
+    a thread works and the log says so.
     """
-    pool = _pool(workers)
+    pool = _started(workers)
     waiting: deque[tuple[T, Future[Any]]] = deque()
     source = iter(items)
     try:

@@ -1,0 +1,116 @@
+"""Processes that decode: programs that cannot be run again, and machines that start none."""
+
+import logging
+import multiprocessing
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batch_parts import contents
+
+from janus_kit import JanusPipeline
+from janus_kit.batch import loader
+
+# As a notebook's user writes it: no guard. It tells every time that it is run.
+SCRIPT = """
+from pathlib import Path
+import multiprocessing, sys
+from janus_kit import JanusPipeline, caption_folder
+
+told, model, folder = sys.argv[1:]
+with open(told, "a") as file:
+    file.write("run\\n")
+{before}
+pipe = JanusPipeline.from_pretrained(model)
+short = {{"max_new_tokens": 6, "temperature": 0.5, "seed": 0}}
+print(caption_folder(pipe, folder, workers=2, **short))
+"""
+
+
+def execute(
+    how: str, tmp_path: Path, model: Path, folder: Path, before: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """The script on stdin or from a file; the number of its runs stands in tmp_path / "told"."""
+    text = SCRIPT.format(before=before)
+    file = tmp_path / "script.py"
+    file.write_text(text)
+    name = "-" if how == "stdin" else str(file)
+    return subprocess.run(
+        [sys.executable, name, str(tmp_path / "told"), str(model), str(folder)],
+        input=text if how == "stdin" else None,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["stdin", "a file without a guard"])
+def test_processes_decode_for_a_program_that_cannot_be_run_again(
+    how: str, folder: Path, hf_folder: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    ended = execute(how, tmp_path, hf_folder, folder)
+    assert (ended.returncode, ended.stderr) == (0, "")  # no line about a thread
+    assert ended.stdout == "18 done, 2 failed, 0 left\n"
+    assert (tmp_path / "told").read_text() == "run\n"
+    assert contents(folder) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_thread_decodes_where_no_process_can_be_started(
+    folder: Path, hf_folder: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    broken = 'multiprocessing.set_executable("/bin/false")'
+    ended = execute("stdin", tmp_path, hf_folder, folder, broken)
+    assert ended.stdout == "18 done, 2 failed, 0 left\n"
+    assert ended.stderr.count("no process to decode in can be started") == 1
+    assert contents(folder) == undisturbed
+
+
+def sleeps() -> None:
+    time.sleep(600)
+
+
+def doubled(item: int, size: int) -> loader.Pixels:
+    return np.full((3, size, size), 2 * item, np.float32)
+
+
+@pytest.mark.slow
+def test_a_process_that_never_answers_is_ended_and_a_thread_decodes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loader, "_begin", sleeps)
+    monkeypatch.setattr(loader, "PATIENCE", 1)
+    with caplog.at_level(logging.WARNING):
+        found = list(loader.ahead(doubled, range(5), 2, 2, 3))
+    assert [item for item, _ in found] == list(range(5))
+    assert [np.mean(pixels) for _, pixels in found if not isinstance(pixels, str)] == [
+        0,
+        2,
+        4,
+        6,
+        8,
+    ]
+    assert len(caplog.records) == 1
+    assert "a thread decodes" in caplog.text
+    deadline = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_sees_no_main_module_to_run_but_threads_find_what_is_in_it() -> None:
+    main = sys.modules["__main__"]
+    hidden = loader._Nameless(main)
+    assert hidden.__name__ == "__main__"
+    assert hidden.__spec__ is None
+    assert not hasattr(hidden, "__file__")
+    main.thing = JanusPipeline  # type: ignore[attr-defined]
+    try:
+        assert hidden.thing is JanusPipeline
+    finally:
+        del main.thing
