@@ -35,7 +35,6 @@ class Lanes:
         all_there = threading.Barrier(count + 1)
 
         def begin() -> None:
-            torch.get_num_threads()  # a thread's first look takes the number set last, for good
             torch.set_num_threads(1)
             torch.get_num_threads()  # a thread's first use of its number takes the one set last
             all_there.wait()
