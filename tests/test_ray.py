@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from batch_parts import contents
-from test_batch_cli import SHORT, descendants, finish, gone, lines, make, start, title, wait
+from cli_parts import SHORT, descendants, finish, gone, lines, make, start, title, wait
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
