@@ -11,6 +11,7 @@ from conftest import Ended
 
 SHORT = ("--max-new-tokens", "6", "--temperature", "0.5")
 
+# A test run in the background of a shell hands down an ignored SIGINT.
 START = (
     "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "from janus_kit.cli import main; main()"
@@ -58,3 +59,35 @@ def make(folder: Path, count: int, broken: int = 20) -> Path:
             data = (folder / f"{i:04}.png").read_bytes()
             (folder / f"{i:04}.png").write_bytes(data[: len(data) // 2])
     return folder
+
+
+def descendants(process: int) -> list[int]:
+    """The processes that a process has started, and those that they have, as /proc tells."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        parents[int(entry.parent.name)] = int(fields[1])
+    found = [process]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
+
+
+def title(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def gone(family: list[int], word: str, seconds: float) -> bool:
+    """Whether the processes of a family whose titles hold a word end within some time."""
+    deadline = time.monotonic() + seconds
+    while any(title(p) and word in title(p) for p in family):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True

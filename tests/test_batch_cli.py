@@ -159,10 +159,9 @@ def test_ranks_are_read_from_the_launchers_environment() -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_of_torchrun_share_a_folder(
-    janus: Run, hf_folder: Path, many: tuple[Path, Path]
-) -> None:
-    folder, calm = many
+def test_two_ranks_of_torchrun_share_a_folder(janus: Run, tmp_path: Path) -> None:
+    folder = make(tmp_path / "pictures", 400)
+    calm = Path(shutil.copytree(folder, tmp_path / "calm"))
     assert finish("caption", calm, *SHORT, "-q").code == 3
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
     command = ["caption", str(folder), *SHORT, "--world", "2", "-q"]
@@ -175,9 +174,6 @@ def test_two_ranks_of_torchrun_share_a_folder(
     single = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--no-python"]
     ended = subprocess.run([*single, *here], check=False, capture_output=True, text=True)
     assert "2 processes were to run, but the launcher started 1" in ended.stderr
-
-
-# Signals and kills
 
 
 @pytest.mark.slow

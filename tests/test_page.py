@@ -122,6 +122,7 @@ class Page:
         text = str(box.inner_text())
         for close in self.page.get_by_test_id("toast-close").all():
             close.click()
+        box.wait_for(state="detached")  # it fades, and would be read again
         return text
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from batch_parts import contents
-from cli_parts import SHORT, finish, lines, make, start, wait
-from test_batch_kills import descendants, gone, title
+from cli_parts import SHORT, descendants, finish, gone, lines, make, start, title, wait
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
