@@ -129,9 +129,7 @@ def bench(
     if captions:
         question = [Message("user", CAPTION, images=1)]
         ids = chat_ids(pipe.tokenizer, pipe.template, question, pipe.config.vision.tokens)
-        size = pipe.config.vision.image_size
-        draw = torch.Generator().manual_seed(0)
-        pixels = torch.rand(batch, 3, size, size, generator=draw) * 2 - 1
+        pixels = pipe.decode(torch.tensor(drawn), "pt").float().cpu() * 2 - 1  # those just drawn
         for length, end in ((tokens, True), (LONG, False)):
             name = f"{batch} × {'caption' if end else 'answer'}, {length} tokens"
             given = {"tokens": length, "end": end}
