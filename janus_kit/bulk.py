@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -279,19 +280,19 @@ def _print_captions(
         raise OptionError("several questions fill a table; name its folder by --output")
     (question,) = CaptionOptions(prompts=questions or [CAPTION]).questions
     failed = False
-    stream = caption_stream(load(), paths, question, **answers)
-    for found in stream:
-        if found.error is None:
-            line = f"{found.item}\t{' '.join(found.text.split())}"
-            line = found.text if len(paths) == 1 else line
-            console.result(line, {"image": found.item, "caption": found.text}, as_json)
-            continue
-        if len(paths) == 1:
-            raise ImageError(found.error)
-        failed = True
-        console.complain(found.error)
-        if as_json:
-            console.result("", {"image": found.item, "error": found.error}, True)
+    with closing(caption_stream(load(), paths, question, **answers)) as stream:
+        for found in stream:
+            if found.error is None:
+                line = f"{found.item}\t{' '.join(found.text.split())}"
+                line = found.text if len(paths) == 1 else line
+                console.result(line, {"image": found.item, "caption": found.text}, as_json)
+                continue
+            if len(paths) == 1:
+                raise ImageError(found.error)
+            failed = True
+            console.complain(found.error)
+            if as_json:
+                console.result("", {"image": found.item, "error": found.error}, True)
     if failed:
         raise typer.Exit(console.PARTLY)
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def test_files_alone_are_printed_and_leave_no_file(janus: Run, tmp_path: Path) -
     assert [line.split("\t")[0] for line in ended.lines] == ["in/0000.png", "in/0001.png"]
     assert contents(tmp_path) == before
     assert not list(tmp_path.rglob(".janus"))
+
+
+def test_an_error_leaves_no_thread_behind(janus: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    before = set(threading.enumerate())
+    ended = janus("caption", "text.png", *SHORT)
+    assert ended.code == 2, ended.err
+    assert set(threading.enumerate()) <= before
 
 
 def test_parts_of_a_folder_are_left_and_told(janus: Run, tmp_path: Path) -> None:

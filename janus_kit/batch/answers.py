@@ -1,7 +1,7 @@
 """Many questions through one model: full batches, and a bad picture fails alone."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -108,7 +108,7 @@ class Answerer:
         self,
         pictures: Iterable[tuple[T, Pixels | str]],
         ask: Callable[[T], Sequence[str]],
-    ) -> Iterator[list[Answer[T]]]:
+    ) -> Generator[list[Answer[T]], None, None]:
         """The answers that each step of the decoder ends, often none; pixels may be an error."""
         with Lanes(lanes_for(self.pipe.model)) as lanes:
             yield from self._run(iter(pictures), ask, lanes)

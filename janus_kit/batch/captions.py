@@ -3,7 +3,8 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Caption:
 
 def caption_stream(
     pipe: JanusPipeline, items: Iterable[Any], prompt: str = CAPTION, **options: Any
-) -> Iterator[Caption]:
+) -> Generator[Caption, None, None]:
     """The captions of pictures (paths, bytes, arrays or PIL images), in their order, as they come.
 
     Pictures are decoded ahead and answered side by side; a bad one gives a Caption with its error.
@@ -55,12 +56,14 @@ def caption_stream(
             yield number, item
 
     pictures = ahead(_of_numbered, numbered(), size, 0, 2 * answerer.size.most)
-    for answers in answerer.run(pictures, lambda item: [prompt]):
-        for answer in answers:
-            number, item = answer.item
-            found[number] = Caption(item, answer.text, answer.error)
-        while order and order[0] in found:
-            yield found.pop(order.popleft())
+    # Closed here and now, not whenever the frame of an error is forgotten: threads wait in it.
+    with closing(answerer.run(pictures, lambda item: [prompt])) as steps:
+        for answers in steps:
+            for answer in answers:
+                number, item = answer.item
+                found[number] = Caption(item, answer.text, answer.error)
+            while order and order[0] in found:
+                yield found.pop(order.popleft())
 
 
 def _of_numbered(numbered: tuple[int, Any], size: int) -> Any:

@@ -7,6 +7,7 @@ neither an actor's death nor the cluster's loses anything.
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +40,12 @@ class _Worker:
         places = {item.name: place for place, (item, _) in enumerate(chunk)}
         size = self.pipe.config.vision.image_size
         pictures = ahead(of_item, [item for item, _ in chunk], size, 0, len(chunk))
-        found = self.answerer.run(pictures, lambda item: questions[item.name])
-        return [
-            (places[answer.item.name], answer.question, answer.text, answer.error)
-            for answers in found
-            for answer in answers
-        ]
+        with closing(self.answerer.run(pictures, lambda item: questions[item.name])) as found:
+            return [
+                (places[answer.item.name], answer.question, answer.text, answer.error)
+                for answers in found
+                for answer in answers
+            ]
 
 
 @dataclass
