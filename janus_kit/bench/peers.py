@@ -101,10 +101,7 @@ class Theirs:
         """With a cache that grows: faster on a CPU, where the static one is read as a whole."""
         from transformers import DynamicCache
 
-        # transformers 5.24 has renamed the argument.
-        names = inspect.signature(self.model.forward).parameters
-        name = "cache" if "cache" in names else "past_key_values"
-        return self.draw(count, pictures, **{name: DynamicCache()})
+        return self.draw(count, pictures, **{_cache_name(self.model): DynamicCache()})
 
     @torch.inference_mode()
     def draw_published(self, count: int, pictures: int = 1) -> list[list[int]]:
@@ -113,8 +110,9 @@ class Theirs:
         inner = self.model.model
         ids = torch.tensor([row for _ in range(pictures) for row in self.rows], device=self.device)
         embeds, past, drawn = inner.get_input_embeddings()(ids), None, []
+        name = _cache_name(inner.language_model)
         for _ in range(count):
-            out = inner.language_model(inputs_embeds=embeds, use_cache=True, past_key_values=past)
+            out = inner.language_model(inputs_embeds=embeds, use_cache=True, **{name: past})
             past = out.past_key_values
             logits = inner.generation_head(out.last_hidden_state[:, -1])
             conditional, other = logits[0::2], logits[1::2]
@@ -159,3 +157,8 @@ def agreement(ours: Iterable[list[int]], theirs: Iterable[list[int]]) -> dict[st
         same += next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
         total += len(b)
     return {"equal": same == total, "same": same, "of": total}
+
+
+def _cache_name(model: Any) -> str:
+    """What a model's forward calls its cache: transformers 5.24 has renamed it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -1,0 +1,66 @@
+"""`janus-kit bench`: both contenders run, agree, and are told apart from each other."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+from janus_kit.bench import run as bench
+from janus_kit.errors import OptionError
+
+
+def test_the_command_times_both_and_finds_them_equal(
+    janus: Run, hf_folder: Path, tmp_path: Path
+) -> None:
+    small = ("--model", hf_folder, "--rounds", 1, "--tokens", 3)
+    ended = janus("bench", *small, "-o", "there/figures.json")
+    assert ended.code == 0, ended.err
+    figures = json.loads((tmp_path / "there/figures.json").read_text(encoding="utf-8"))
+    drawing, caption, answer = figures["seconds"].values()
+    assert set(drawing) == {"janus_kit", "generate", "dynamic cache", "published loop"}
+    assert set(caption) == set(answer) == {"janus_kit", "generate"}
+    for contenders in (drawing, caption, answer):
+        assert all(0 < seconds["least"] <= seconds["wall"] for seconds in contenders.values())
+    assert len(figures["agreement"]) == 4
+    for found in figures["agreement"].values():
+        assert found["equal"]
+        assert found["same"] == found["of"] > 0
+    assert figures["versions"]["transformers"]
+    assert ended.out.count("equal, ") == 4
+    assert "generate" in ended.out
+
+
+def test_codes_that_differ_are_told_by_the_exit_code(
+    janus: Run, hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = bench.Ours.draw
+    monkeypatch.setattr(
+        bench.Ours,
+        "draw",
+        lambda self, count, pictures=1: [
+            [*row, 1 - min(code, 1)]
+            for *row, code in true(self, count, pictures)  # the last code alone is another
+        ],
+    )
+    ended = janus("bench", "--model", hf_folder, "--rounds", 1, "--codes", 4, "--no-captions")
+    assert ended.code == 1
+    assert ended.out.count("NOT EQUAL, 3 of 4") == 3
+
+
+@pytest.mark.parametrize("codes", [2, 4096])
+def test_a_part_of_a_picture_is_a_square_within_it(hf_folder: Path, codes: int) -> None:
+    with pytest.raises(OptionError, match=f"square number up to 16, not {codes}"):
+        bench.bench(model=str(hf_folder), codes=codes)
+
+
+def test_an_unknown_shape_is_refused() -> None:
+    with pytest.raises(OptionError, match="shape must be one of embedded, janus-pro-1b"):
+        bench.bench("janus-2")
+
+
+def test_every_second_round_runs_backwards() -> None:
+    order: list[str] = []
+    found = bench.medians({name: lambda n=name: order.append(n) for name in "abc"}, 3)  # type: ignore[misc]
+    assert "".join(order) == "abccbaabc"
+    assert set(found["a"]) == {"wall", "least", "cpu"}
