@@ -1,9 +1,9 @@
 """Whether letting the model judge its own drawings gives better ones, by a check that is not it.
 
-Draws --of pictures for each of --prompts scenes of the training world, half of them combinations
-that training held out, and looks at each with the pixel check of `janus-kit train evaluate`. Told
-are the share of right pictures at random, of those that rank puts first, and of the best there are,
-and how often rank prefers a right picture to a wrong one of the same prompt (0.5 is a coin).
+Draws --of pictures for every --every-th of GenEval's prompts and has EfficientDet-Lite0 and the
+pixel colour judge look at each, as `janus-kit train evaluate` does. Told are the share of right
+pictures at random, of those that rank puts first, and of the best there are, and how often rank
+prefers a right picture to a wrong one of the same prompt (0.5 is a coin).
 """
 
 import argparse
@@ -15,41 +15,38 @@ import numpy as np
 
 from janus_kit import JanusPipeline
 from janus_kit.answering import QUESTION, odds
-from janus_kit.training import sprites, world
-from janus_kit.training.judge import see
+from janus_kit.scoring.detectors import open_detector
+from janus_kit.scoring.promptset import prompts
+from janus_kit.training.evaluate import verdict
 
 FORMS = {"vqascore": QUESTION, "is": "Is there {prompt}?", "are": "Are there {prompt}?"}
-FRESH = 20_000_000  # scene numbers from here on are in no training run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--of", type=int, default=4)
-    parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
-    sprites.fetch()
+    detector = open_detector("efficientdet")
     pipe = JanusPipeline.from_pretrained()
     pipe.set_progress_bar_config(disable=True)
     right: list[list[bool]] = []
     scores: dict[str, list[list[float]]] = {form: [] for form in FORMS}
-    for number in range(given.prompts):
-        split: Any = ("train", "test")[number % 2]
-        _, scene = world.compose(FRESH + number, names=sprites.NAMES, split=split, steady=True)
-        text = world.caption(scene).rstrip(".").lower()
+    for number, line in enumerate(prompts()[:: given.every]):
+        text = line["prompt"]
         options = {"seed": 1000 * number, "guidance_scale": given.guidance}
         drawn = pipe(text, num_images_per_prompt=given.of, **options)
-        asked = world.parse(text)
-        seen = [see(np.asarray(image), sprites.NAMES) for image in drawn.images]
-        right.append([world.matches(asked, facts) for facts in seen])
+        right.append([verdict(detector, line, image) for image in drawn.images])
         for form, question in FORMS.items():
             scores[form].append(odds(pipe, drawn.images, [text] * given.of, question))
         print(f"{text}: {sum(right[-1])} of {given.of} right", flush=True)
     result: dict[str, Any] = {
         "model": pipe.name,
         "hash": pipe.model_hash,
-        "prompts": given.prompts,
+        "prompts": len(right),
+        "detector": detector.facts.name,
         "of": given.of,
         "guidance": given.guidance,
         "right at random": round(float(np.mean(right)), 4),

@@ -32,18 +32,17 @@ from janus_kit import JanusPipeline, caption_folder
 from janus_kit.pipeline import CAPTION
 from janus_kit.prompts import Message, chat_ids
 from janus_kit.training import world
-from janus_kit.training.sprites import DRAWN
 from janus_kit.vision import images
 
 BATCH = 8
 
 
 def make(folder: Path, count: int) -> list[Path]:
-    """Pictures of the world that the embedded model knows, of shapes only: nothing is fetched."""
+    """Pictures of the world that the embedded model knows; needs `janus-kit train data`."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:05}.png" for i in range(count)]
     for i, path in enumerate(paths):
-        Image.fromarray(world.compose(i, names=DRAWN)[0]).save(path)
+        Image.fromarray(world.compose(i)[0]).save(path)
     return paths
 
 

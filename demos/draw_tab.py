@@ -20,9 +20,9 @@ __all__ = ["DrawTab", "draw_tab"]
 MOST = 8  # pictures of one drawing
 EXAMPLES = (
     "a red apple left of a blue car",
-    "three yellow stars",
-    "a pink umbrella above a black house",
-    "two green fish",
+    "a photo of three zebras",
+    "a pink umbrella above a black bench",
+    "two green bottles and a pizza",
 )
 REAL_EXAMPLES = (
     "a photo of a red apple left of a blue car",
@@ -214,8 +214,10 @@ def draw_tab(studio: Studio) -> DrawTab:
             pairs = sorted(zip(scores, pictures, strict=True), key=lambda pair: -pair[0])
             pictures = [replace(picture, score=score) for score, picture in pairs]
         seeds = f"Seed {first}" if number == 1 else f"Seeds {first} to {first + number - 1}"
+        hint = studio.pipe.hint.about([base.prompt])
+        hint = f" By the way, {hint}." if hint else ""
         yield {
-            status: f"Done in {time.monotonic() - begun:.1f} s. {seeds}.",
+            status: f"Done in {time.monotonic() - begun:.1f} s. {seeds}.{hint}",
             live: gr.update(value=None, visible=False),
             gallery: gr.update(
                 value=[(picture.path, _caption(picture)) for picture in pictures],

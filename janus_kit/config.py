@@ -373,14 +373,14 @@ PRESETS: Mapping[str, JanusConfig] = {
             kv_heads=4,
             head_dim=64,
             intermediate=704,
-            vocab_size=512,
+            vocab_size=1024,
             max_positions=4096,
             # One of the angles then turns once in a row of 24 codes: a model can tell columns.
             rope_theta=(24 / math.tau) ** 8,
         ),
-        vision=VisionConfig(width=128, layers=3, heads=4, intermediate=384),
+        vision=VisionConfig(width=192, layers=4, heads=6, intermediate=576),
         vq=VQConfig(
-            codebook_size=1024,
+            codebook_size=8192,
             # 64, because 32 groups of one channel each would lose a picture's absolute colours.
             base_channels=64,
             latent_channels=64,

@@ -32,6 +32,7 @@ from janus_kit.drawing import (
 from janus_kit.engine import CodeDrawer
 from janus_kit.errors import CheckpointError, OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, sample
+from janus_kit.known import Hint
 from janus_kit.metadata import Settings
 from janus_kit.model import Janus
 from janus_kit.options import batch_rows, texts, whole
@@ -60,6 +61,7 @@ class JanusPipeline:
         self.name = name
         self.template = OLD if model.config.template == "old" else PRO
         self.progress = True
+        self.hint = Hint(folder)
 
     @classmethod
     def from_pretrained(
@@ -210,6 +212,7 @@ class JanusPipeline:
                 )
         prompts = texts("prompt", prompt)
         against = negatives(prompts, negative_prompt)
+        self.hint.once(prompts)
         copies = whole("num_images_per_prompt", num_images_per_prompt, 1, 1000)
         each = copies if best_of is None else whole("best_of", best_of, copies, 1000)
         rows = self._drawing_rows(prompts, against, each)

@@ -22,7 +22,7 @@ def training() -> None:
 
 @app.command()
 def data(quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Make the pictures that the training worlds consist of; prints the file of the bank.
+    """Make the pictures that the training world consists of; prints the file of the bank.
 
     Four packages are fetched once, 1.5 GB, and need 7 GB of disk until all is drawn. A run that was
     stopped goes on. Needs pip install 'janus-kit[data]', npm, and the apt-get of Debian 12.
@@ -62,7 +62,9 @@ def embedded(
 
 @app.command()
 def evaluate(
-    pictures: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 64,
+    scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes to ask about.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, help="Pictures of a GenEval prompt.")] = 4,
+    every: Annotated[int, typer.Option(min=1, help="Draw every n-th prompt.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of scenes and pictures.")] = 0,
     guidance: Annotated[float, typer.Option(help="Of the drawing.")] = 2.5,
     quantization: Annotated[str | None, typer.Option(help="int8, int4 or fp8.")] = None,
@@ -74,21 +76,22 @@ def evaluate(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure drawing, captions and answers in the training world.
+    """Measure tokenizer, drawing, captions and answers of a model of the training world.
 
     \b
-    janus-kit train evaluate --pictures 256 -o results.json
+    janus-kit train evaluate --every 3 -o results.json
     """
     from janus_kit.training.evaluate import evaluate as measure
 
-    report = console.log.info
     figures = measure(
         model,
-        prompts=pictures,
+        scenes=scenes,
+        samples=samples,
+        every=every,
         seed=seed,
         guidance=guidance,
         quantization=quantization,
         out=output,
-        report=report,
+        report=console.log.info,
     )
     console.result("" if as_json else console.table(figures), figures, as_json)

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,29 @@ def hf_model(seed: int = 0, config: JanusConfig | None = None, image_token_id: i
         book = model.model.vqmodel.quantize.embedding.weight
         book.copy_(torch.nn.functional.normalize(book, dim=-1))
     return model
+
+
+@pytest.fixture(scope="session")
+def small_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder with a picture bank of drawn shapes."""
+    from bank_parts import make_small_bank
+
+    from janus_kit.training.bank.make import EDITION
+
+    cache = tmp_path_factory.mktemp("cache")
+    make_small_bank(cache / f"janus_kit/bank/bank-{EDITION}.zip")
+    return cache
+
+
+@pytest.fixture
+def pictures(small_bank: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The training world has the small bank instead of the true one; the cache folder."""
+    from janus_kit.training import painting
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_bank))
+    painting.forget()
+    yield small_bank
+    painting.forget()
 
 
 @pytest.fixture(scope="session")

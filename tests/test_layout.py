@@ -45,6 +45,7 @@ STOREYS = (
         "conversation",
         "answering",
         "imaging",
+        "known",
     ),
     ("batch", "bench", "scoring", "training"),
     ("cli", "demos", "bulk", "console", "host", "score", "timing", "train", "__main__"),

@@ -6,13 +6,14 @@ A VQ tokenizer that learns its codes end to end lets the whole picture speak in 
 depend on their own 16×16 pixels and nothing else, so a thing has the same codes wherever it stands,
 and a small language model need learn them only once.
 
-Codes come in families: the ground, then for every colour the same forms, as a product code has
-them (Sabin and Gray, 1984). What a name says of a form then holds in all colours.
+Codes come in families: the ground, things in their own colours, then for every colour the same
+forms, as a product code has them (Sabin and Gray, 1984). What a name says of a form then holds in
+all colours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,15 +25,18 @@ __all__ = ["PatchBook", "as_drawn", "design", "to_pixels"]
 PATCH = 16  # pixels on each side
 SHRINK = 2  # patches are compared at half size
 BUSY = 0.06  # a patch is busy when a channel's standard deviation, in [-1, 1], exceeds it
-GROUND_SHARE = 0.1875  # of the codes
-CALM_SHARE = 0.0625  # of the codes: the calm parts of things
-SAME = 0.01  # a patch that no colour of the things changes by more is ground
+# Shares of the codes; what is left are the busy forms in all colours.
+GROUND_SHARE = 0.015
+OWN_CALM_SHARE = 0.04  # things in their own colours
+OWN_BUSY_SHARE = 0.27
+CALM_SHARE = 0.05  # the calm parts of coloured things
+SAME = 0.02  # a patch that differs by no more from the empty ground is ground
 PUSHES = 200
 PUSH_WIDTH = 20.0  # codes push those within some 1/20 of a cosine most
 SAMPLES = 40_000  # patches of each kind that k-means looks at
 
 
-def to_pixels(pictures: "list[np.ndarray[Any, Any]]") -> Tensor:
+def to_pixels(pictures: "Sequence[np.ndarray[Any, Any]]") -> Tensor:
     """uint8 pictures [h, w, 3] -> fp32 [n, 3, h, w] in [-1, 1]."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
@@ -50,13 +54,15 @@ def patches(pixels: Tensor) -> Tensor:
 class PatchBook:
     """The patch of every code, calm ones first: [calm, 3] and [busy, 192].
 
-    The calm begin with the ground; what follows, and the busy, are `colors` runs of equal length,
-    one a colour, with the same forms in the same order.
+    The calm begin with the ground and with things in their own colours, the busy with the latter;
+    what follows in both are `colors` runs of equal length, one a colour, with the same forms in the
+    same order.
     """
 
     calm: Tensor
     busy: Tensor
     ground: int
+    own: tuple[int, int]  # calm and busy codes of things in their own colours
     colors: int
 
     @torch.no_grad()
@@ -86,18 +92,21 @@ class PatchBook:
         return (busy & ~above).flatten(1)
 
     def traits(self, size: int, seed: int) -> Tensor:
-        """Random vectors [codes, size] of variance 1: the sum of one for the colour, one for the
-        form; the ground has a form of its own for each code."""
+        """Random vectors [codes, size] of variance 1: one of its own for each code of the ground
+        and of own colours, the sum of one for the colour and one for the form for the others."""
         random = torch.Generator().manual_seed(seed)
 
-        def family(runs: int, forms: int) -> Tensor:
-            colors = torch.randn(runs, 1, size, generator=fixed.manual_seed(seed + 1))
-            return (colors + torch.randn(forms, size, generator=random)).flatten(0, 1) / 2**0.5
+        def own(count: int) -> Tensor:
+            return torch.randn(count, size, generator=random)
 
-        fixed = torch.Generator()
-        ground = torch.randn(self.ground, size, generator=random)
-        calm = family(self.colors, (len(self.calm) - self.ground) // self.colors)
-        return torch.cat((ground, calm, family(self.colors, len(self.busy) // self.colors)))
+        def family(count: int) -> Tensor:
+            fixed = torch.Generator().manual_seed(seed + 1)
+            colors = torch.randn(self.colors, 1, size, generator=fixed)
+            return (colors + own(count // self.colors)).flatten(0, 1) / 2**0.5
+
+        alone, busy = self.ground + self.own[0], self.own[1]
+        calm_family = family(len(self.calm) - alone)
+        return torch.cat((own(alone), calm_family, own(busy), family(len(self.busy) - busy)))
 
     def vectors(self, size: int) -> Tensor:
         """Unit vectors [codes, size] in which alike patches lie close.
@@ -140,41 +149,59 @@ def as_drawn(book: PatchBook, pixels: Tensor, random: np.random.Generator) -> Te
     return drawn.clamp(-1, 1).to(pixels.device)
 
 
-def design(
-    scenes: "Callable[[int], Sequence[np.ndarray[Any, Any]]]",
-    count: int,
-    codes: int,
-    *,
-    seed: int = 0,
-) -> PatchBook:
-    """Lay out the patches of a number of codes over scenes 0 … count - 1.
+Pictures: TypeAlias = "Sequence[np.ndarray[Any, Any]]"
 
-    A scene is given in every colour: pictures that differ in the colour of their things alone.
+
+def design(
+    empty: Pictures, plain: Pictures, colored: "Iterable[Pictures]", codes: int, *, seed: int = 0
+) -> PatchBook:
+    """Lay out the patches of a number of codes.
+
+    empty: pictures of nothing but ground. plain: things in their own colours. colored: each the
+    same picture with its things in every colour.
     """
     generator = torch.Generator().manual_seed(seed)
-    ground, calm, busy = [], [], []
-    for number in range(count):
-        pictures = list(scenes(number))
-        cut = patches(to_pixels(pictures))
-        found = cut.view(len(pictures), -1, *cut.shape[1:]).transpose(0, 1)
-        still = (found - found[:, :1]).abs().amax((1, 2, 3)) < SAME
-        moving = _busy(found.flatten(0, 1)).view(found.shape[:2]).float().mean(1) > 0.5
-        ground.append(found[still & ~moving][:, 0].mean(-1))
-        calm.append(found[~still & ~moving].mean(-1).flatten(1))
-        busy.append(found[~still & moving].flatten(1))
-    colors = len(pictures)
-    plain = max(1, int(codes * GROUND_SHARE))
-    smooth = max(1, int(codes * CALM_SHARE / colors))
-    forms = (codes - plain - smooth * colors) // colors
-    plain = codes - (smooth + forms) * colors  # what does not divide
-    apart = _means(torch.cat(calm), smooth, generator).view(smooth, colors, -1).transpose(0, 1)
-    edges = _means(torch.cat(busy), forms, generator).view(forms, colors, -1).transpose(0, 1)
+    nothing = patches(to_pixels(empty)).view(len(empty), -1, 3 * (PATCH // SHRINK) ** 2)
+    calm, busy = [], []
+    for picture in plain:
+        found = patches(to_pixels([picture]))
+        things = found[~_is_ground(found, nothing)]
+        moving = _busy(things)
+        calm.append(things[~moving].mean(-1))
+        busy.append(things[moving].flatten(1))
+    forms_calm, forms_busy, runs = [], [], 0
+    for pictures in colored:
+        runs = len(pictures)
+        found = patches(to_pixels(pictures)).view(runs, -1, 3, (PATCH // SHRINK) ** 2)
+        things = found.transpose(0, 1)[~_is_ground(found[0], nothing)]
+        moving = _busy(things.flatten(0, 1)).view(things.shape[:2]).float().mean(1) > 0.5
+        forms_calm.append(things[~moving].mean(-1).flatten(1))
+        forms_busy.append(things[moving].flatten(1))
+    own = max(1, int(codes * OWN_CALM_SHARE)), max(1, int(codes * OWN_BUSY_SHARE))
+    smooth = max(1, int(codes * CALM_SHARE / runs))
+    ground = max(1, int(codes * GROUND_SHARE))
+    forms = (codes - ground - sum(own) - smooth * runs) // runs
+    ground = codes - sum(own) - (smooth + forms) * runs  # what does not divide
+
+    def family(rows: list[Tensor], count: int) -> Tensor:
+        means = _means(torch.cat(rows), count, generator)
+        return means.view(count, runs, -1).transpose(0, 1).flatten(0, 1)
+
+    floor = _means(nothing.view(-1, 3, (PATCH // SHRINK) ** 2).mean(-1), ground, generator)
+    own_calm = _means(torch.cat(calm), own[0], generator)
+    own_busy = _means(torch.cat(busy), own[1], generator)
     return PatchBook(
-        torch.cat((_means(torch.cat(ground), plain, generator), apart.flatten(0, 1))),
-        edges.flatten(0, 1),
-        ground=plain,
-        colors=colors,
+        torch.cat((floor, own_calm, family(forms_calm, smooth))),
+        torch.cat((own_busy, family(forms_busy, forms))),
+        ground=ground,
+        own=own,
+        colors=runs,
     )
+
+
+def _is_ground(found: Tensor, nothing: Tensor) -> Tensor:
+    """Which patches [n, 3, 64] of a picture are those of an empty one of nothing [m, n, 192]."""
+    return ((found.flatten(1) - nothing).abs().amax(-1) < SAME).any(0)
 
 
 def _busy(found: Tensor) -> Tensor:

@@ -17,11 +17,12 @@ from janus_kit.config import PRESETS
 from janus_kit.errors import OptionError
 from janus_kit.model import Janus
 from janus_kit.prompts import PRO, Tokenizer
-from janus_kit.training import sprites, world
+from janus_kit.training import language, painting, world
 from janus_kit.training.bank.make import make_bank
 from janus_kit.training.bank.names import NAMES
+from janus_kit.training.beginning import word_embeds
 from janus_kit.training.loop import Schedule, save_atomically
-from janus_kit.training.model_stage import Example, train_model, word_embeds
+from janus_kit.training.model_stage import Example, train_model
 from janus_kit.training.quantizer import PatchBook, as_drawn, design
 from janus_kit.training.tokenizer import train_tokenizer
 from janus_kit.training.vision_stage import train_vision
@@ -31,14 +32,8 @@ __all__ = ["BUDGETS", "Budget", "fetch_data", "train_embedded"]
 
 log = logging.getLogger(__name__)
 
-DESCRIBE = (
-    "Describe the image.",
-    "Describe the picture.",
-    "What is in this image?",
-    "Caption this picture.",
-    "Describe the image in detail.",
-)
 SEED = 0
+BOOK = 90_000_000  # the first number of the scenes that the codes are laid out over
 QUESTIONS = 5  # conversations of one turn about a picture, besides the description
 
 
@@ -51,65 +46,74 @@ class Budget:
     vision: Schedule
     model: Schedule
     preset: str = "tiny"
-    names: tuple[str, ...] = sprites.NAMES
-    steady: bool = True  # for drawing; understanding sees things of every size and place
+    names: tuple[str, ...] = NAMES
 
 
 BUDGETS: Mapping[str, Budget] = {
-    # An hour and a half on two CPU cores, by the step times of its stages; not run whole yet.
     "cpu": Budget(
-        scenes=800,
-        vq=Schedule(steps=600, batch=4, rate=4e-3, warmup=20),
-        vision=Schedule(steps=750, batch=16, rate=3e-3, warmup=20),
-        model=Schedule(steps=1900, batch=8, rate=1.5e-3, warmup=40, hold=0.25),
+        scenes=900,
+        vq=Schedule(steps=500, batch=4, rate=4e-3, warmup=20),
+        vision=Schedule(steps=2400, batch=8, rate=2e-3, warmup=40),
+        model=Schedule(steps=3600, batch=8, rate=1.5e-3, warmup=40, hold=0.5),
     ),
-    # Meant for ten minutes of one H200-class GPU; not run yet.
+    # Meant for twenty minutes of one H100-class GPU; not run yet.
     "gpu": Budget(
         scenes=2000,
         vq=Schedule(steps=6000, batch=32, rate=3e-3, warmup=100, save_every=500),
-        vision=Schedule(steps=2000, batch=128, rate=3e-3, warmup=100, save_every=500),
-        model=Schedule(steps=8000, batch=128, rate=2e-3, warmup=200, save_every=500),
-        steady=False,
+        vision=Schedule(steps=4000, batch=128, rate=3e-3, warmup=100, save_every=500),
+        model=Schedule(steps=10000, batch=128, rate=2e-3, warmup=200, save_every=500),
     ),
     # Minutes; shows that everything runs and draws nothing worth seeing.
     "small": Budget(
-        scenes=8,
+        scenes=12,
         vq=Schedule(steps=4, batch=1, rate=1e-3, warmup=2, save_every=2),
         vision=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
         model=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
-        names=sprites.DRAWN,
     ),
 }
 
 
 def fetch_data(report: Callable[[str], None]) -> Path:
-    """Make the picture sets of both worlds; returns the file of the larger one."""
-    small = sprites.fetch()
-    report(f"{len(sprites.NAMES)} things of the small world are in {small}")
+    """Make the picture bank of the world; returns its file."""
     path = make_bank(report)
-    report(f"{len(NAMES)} things of the large world are in {path}")
+    report(f"{len(NAMES)} things are in {path}")
     return path
 
 
-def example(names: tuple[str, ...], steady: bool, seed: int, words: np.random.Generator) -> Example:
-    """Scene number seed of the training world, with a prompt and conversations by words."""
-    pixels, scene = world.compose(seed, names=names, steady=steady)
-    asked = world.questions(scene, words, names) + world.questions(scene, words, names)
+def lesson(
+    names: tuple[str, ...], easy: int, seed: int
+) -> "tuple[np.ndarray[Any, Any], world.Scene]":
+    """Scene number seed for the encoder: steady ones alone before number easy, a quarter later.
+
+    One view of each thing is soon known; what is looked at, and where, then serves for all views.
+    """
+    return world.compose(seed, names=names, steady=seed < easy or seed % 4 == 0)
+
+
+def example(names: tuple[str, ...], every: int, seed: int, words: np.random.Generator) -> Example:
+    """Scene number seed of the training world, with a prompt and conversations by words.
+
+    every: one in so many scenes is steady.
+    """
+    pixels, scene = world.compose(seed, names=names, steady=seed % every == 0)
+    asked = language.questions(scene, words, names) + language.questions(scene, words, names)
     asked = list(dict.fromkeys(asked))
     asked = [asked[i] for i in words.permutation(len(asked))]
-    told = (DESCRIBE[int(words.integers(len(DESCRIBE)))], world.caption(scene))
-    dialogues = [[told], *[[pair] for pair in asked[:QUESTIONS]], asked[-3:]]
-    return Example(pixels=pixels, prompt=world.prompt(scene, words), dialogues=dialogues)
+    told = (world.pick(words, language.DESCRIBE), language.caption(scene))
+    long = (world.pick(words, language.IN_DETAIL), language.detailed(scene))
+    dialogues = [[told], [long], *[[pair] for pair in asked[:QUESTIONS]], asked[-3:]]
+    return Example(pixels=pixels, prompt=language.prompt(scene, words), dialogues=dialogues)
 
 
 def texts(names: tuple[str, ...]) -> list[str]:
     """What the tokenizer is made from: the language of the world and the system prompt."""
     words = np.random.default_rng(0)
     lines = [PRO.system] * 50
-    for seed in range(2000):
-        _, scene = world.compose(seed, names=names)
-        lines += [world.prompt(scene, words), *DESCRIBE]
-        lines += [line for pair in world.questions(scene, words, names) for line in pair]
+    for seed in range(3000):
+        scene = world.sketch(seed, names)
+        lines += [language.prompt(scene, words), language.caption(scene), language.detailed(scene)]
+        lines += [*language.DESCRIBE[:2], *language.IN_DETAIL]
+        lines += [line for pair in language.questions(scene, words, names) for line in pair]
     return lines
 
 
@@ -124,8 +128,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
     if budget not in BUDGETS:
         raise OptionError(f"budget must be {', '.join(BUDGETS)}, not {budget!r}")
     plan = BUDGETS[budget]
-    if set(plan.names) - set(sprites.DRAWN):
-        sprites.fetch()
+    painting.bank()  # before anything is begun without it
     config = PRESETS[plan.preset]
     folder.mkdir(parents=True, exist_ok=True)
     words = folder / "tokenizer"
@@ -136,7 +139,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
     embeds = word_embeds(config.language, SEED)
     vision = train_vision(
         config.vision,
-        partial(world.compose, names=plan.names),
+        partial(lesson, plan.names, plan.vision.steps * plan.vision.batch // 8),
         plan.names,
         (_meanings(embeds, tokenizer, plan.names), _meanings(embeds, tokenizer, world.COLORS)),
         folder / "vision",
@@ -147,8 +150,8 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
         config,
         book,
         tokenizer,
-        partial(example, plan.names, plan.steady),
-        partial(example, plan.names, False),
+        partial(example, plan.names, 1),
+        partial(example, plan.names, 4),
         folder / "model_stage",
         plan.model,
         vision=vision,
@@ -171,17 +174,16 @@ def _book(plan: Budget, codes: int, path: Path) -> PatchBook:
     if path.exists():
         return PatchBook(**torch.load(path, map_location="cpu", weights_only=True))
 
-    def scenes(seed: int) -> list[Any]:
-        scene = world.compose(seed, names=plan.names, steady=plan.steady)[1]
-        return world.in_all_colors(scene)
-
-    book = design(scenes, plan.scenes, codes)
+    scenes = [world.compose(BOOK + i, names=plan.names, steady=True)[1] for i in range(plan.scenes)]
+    plain = [world.render(world.unpainted(scene)) for scene in scenes]
+    colored = (world.in_all_colors(scene) for scene in scenes[::3] if world.paintable(scene))
+    book = design(world.empty(), plain, colored, codes)
     save_atomically(vars(book), path)
     return book
 
 
 def _picture(plan: Budget, seed: int) -> "np.ndarray[Any, Any]":
-    return world.compose(seed, names=plan.names, steady=plan.steady)[0]
+    return world.compose(seed, names=plan.names, steady=True)[0]
 
 
 def export(janus: Janus, tokenizer: Path, target: Path) -> Path:
@@ -191,5 +193,6 @@ def export(janus: Janus, tokenizer: Path, target: Path) -> Path:
     book = janus.vq.codebook.weight
     book.data = F.normalize(book.data.float(), dim=-1).to(book.dtype)
     checkpoint.save(janus, target, tokenizer_folder=tokenizer)
+    (target / "words.txt").write_text("\n".join(language.words()) + "\n", encoding="utf-8")
     log.info("%s: the model is ready", target)
     return target

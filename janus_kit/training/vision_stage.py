@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from janus_kit.config import VisionConfig
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
-from janus_kit.training.world import COLORS, Scene
+from janus_kit.training.world import COLORS, Scene, mask
 from janus_kit.vision.encoder import Projector, VisionEncoder
 
 __all__ = ["VisionLearner", "patch_labels", "train_vision"]
 
 Scenes = Callable[[int], "tuple[np.ndarray[Any, Any], Scene]"]
+COVERED = 0.1  # the share of a patch that a thing has to cover
+
 Spoil = Callable[[Tensor, np.random.Generator], Tensor]  # pixels -> pixels
 
 
@@ -36,14 +38,16 @@ def half_spoilt(pixels: Tensor, spoil: Spoil | None, random: np.random.Generator
 
 
 def patch_labels(scene: Scene, names: Sequence[str], patch: int, side: int) -> Tensor:
-    """What covers each patch: int64 [2, side²], numbers of names and colours; 0 is nothing."""
+    """What covers each patch: int64 [2, side²], numbers of names and colours; 0 is nothing, or
+    a thing in its own colours."""
     labels = torch.zeros(2, side, side, dtype=torch.long)
     colors = list(COLORS)
     for thing in scene.things:
-        x0, y0, x1, y1 = thing.box
-        rows, columns = slice(y0 // patch, -(-y1 // patch)), slice(x0 // patch, -(-x1 // patch))
-        labels[0, rows, columns] = names.index(thing.name) + 1
-        labels[1, rows, columns] = colors.index(thing.color) + 1
+        seen = torch.from_numpy(mask(thing)).view(side, patch, side, patch)
+        there = seen.float().mean((1, 3)) > COVERED
+        labels[0, there] = names.index(thing.name) + 1
+        if thing.color:
+            labels[1, there] = colors.index(thing.color) + 1
     return labels.flatten(1)
 
 

@@ -1,104 +1,99 @@
-"""The small drawing world: coloured things on pale ground, and the language that tells of them."""
+"""The drawing world: GenEval's eighty things, alone, together, counted, coloured and placed.
 
-import re
+Scenes are composed from a seed and carry their whole truth. The steady world is the part that a
+small model learns to draw: one view of each thing, two sizes, places on a grid. Understanding
+learns from the whole: all training views, any size and place, turned, on grounds like rooms.
+"""
+
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import combinations
 from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from janus_kit.errors import OptionError
-from janus_kit.training.painting import cutout, ground
-from janus_kit.training.sprites import NAMES
+from janus_kit.training import painting
+from janus_kit.training.bank.heroes import HEROES
+from janus_kit.training.bank.names import NAMES
+from janus_kit.training.painting import COLORS, GROUNDS
 
 __all__ = [
     "COLORS",
+    "NAMES",
+    "OPPOSITE",
     "TASKS",
-    "Fact",
-    "Facts",
     "Scene",
+    "Split",
     "Thing",
-    "caption",
     "compose",
-    "facts",
+    "empty",
     "held_out",
+    "held_out_count",
     "held_out_pair",
     "in_all_colors",
-    "matches",
-    "parse",
-    "prompt",
-    "questions",
+    "is_novel",
+    "mask",
+    "paintable",
+    "pick",
     "render",
+    "sketch",
+    "staged",
+    "unpainted",
 ]
 
 Split = Literal["train", "test"]
-Fact = tuple[int, str, str]  # how many, which colour, what
-Facts = tuple[tuple[Fact, ...], str | None]  # what there is, and how the first lies to the second
-
 T = TypeVar("T")
 
 SIDE = 384
-GRID = 16  # boxes start on the grid of the image codes, so that equal things have equal codes
-COLORS: Mapping[str, tuple[int, int, int]] = {
-    "red": (216, 24, 32),
-    "orange": (255, 134, 0),
-    "yellow": (252, 214, 20),
-    "green": (28, 158, 60),
-    "blue": (28, 84, 222),
-    "purple": (122, 44, 172),
-    "pink": (255, 128, 196),
-    "black": (38, 38, 42),
+MARGIN = 6  # pixels about every thing
+GRID = 16  # steady boxes start on the grid of the image codes: equal things have equal codes
+# How often each is composed: GenEval's six tasks, and scenes of three and four things.
+TASKS: Mapping[str, float] = {
+    "single_object": 0.14,
+    "two_object": 0.16,
+    "counting": 0.2,
+    "colors": 0.14,
+    "position": 0.16,
+    "color_attr": 0.14,
+    "dense": 0.06,
 }
-BACKGROUNDS: Mapping[str, tuple[int, int, int]] = {
-    "white": (252, 252, 252),
-    "cream": (250, 243, 226),
-    "grey": (232, 232, 234),
-    "blue": (224, 236, 248),
-}
-TASKS: Mapping[str, float] = {"single": 0.3, "count": 0.3, "two": 0.15, "position": 0.25}
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
-PLURALS: Mapping[str, str] = {"fish": "fish"}
-PREFIXES = ("", "a photo of ", "a picture of ", "an image of ", "draw ")
+UNPAINTED = ("person",)  # has its own colours only
+PAINTED = 0.15  # the share of things that are coloured where the task does not ask for it
 
-# Centres of the things in pixels. The space between them is more than a thing and its jitter.
-SINGLE = ((192, 192),)
-BESIDE = ((104, 192), (280, 192))
-STACKED = ((192, 104), (192, 280))
-LAYOUTS: Mapping[int, tuple[tuple[tuple[int, int], ...], ...]] = {
-    2: (BESIDE,),
-    3: (
-        ((80, 192), (192, 192), (304, 192)),
-        ((192, 104), (104, 272), (280, 272)),
-        ((104, 112), (280, 112), (192, 280)),
-    ),
-    4: (((104, 104), (280, 104), (104, 280), (280, 280)),),
+# Centres as shares of the side. Of a steady scene, and of one that is not, with the sizes there.
+_ONE = ((0.5, 0.5),)
+_BESIDE = ((0.25, 0.5), (0.75, 0.5))
+_STACKED = ((0.5, 0.25), (0.5, 0.75))
+_THREE = ((0.5, 0.25), (0.25, 0.75), (0.75, 0.75))
+_FOUR = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
+_ROW = ((0.18, 0.5), (0.5, 0.5), (0.82, 0.5))
+_TURNED = ((0.25, 0.25), (0.75, 0.25), (0.5, 0.75))
+_LARGE, _SMALL = 208, 144  # steady sizes of the longer side
+STEADY_GROUNDS = ("sand", "slate")  # of painting.GROUNDS
+_Layout = tuple[tuple[tuple[float, float], ...], float, tuple[int, int]]  # centres, jitter, sizes
+_LAYOUTS: Mapping[int, tuple[_Layout, ...]] = {
+    1: ((_ONE, 0.16, (130, 300)),),
+    2: ((_BESIDE, 0.04, (88, 144)), (_STACKED, 0.04, (88, 144))),
+    3: ((_THREE, 0.03, (80, 144)), (_TURNED, 0.03, (80, 144)), (_ROW, 0.015, (72, 104))),
+    4: ((_FOUR, 0.03, (72, 144)),),
 }
-
-# The longer side of things in a steady world.
-STEADY: Mapping[str, int] = {"single": 192, "count": 128, "two": 128, "position": 128}
-
-# What `parse` reads. One fact: "a red apple", "3 yellow stars", "green house".
-COUNTS = {word: n for n, word in NUMBERS.items()} | {str(n): n for n in NUMBERS}
-SINGULAR = {PLURALS.get(name, name + "s"): name for name in NAMES} | {name: name for name in NAMES}
-SAME = {"over": "above", "on top of": "above", "under": "below", "beneath": "below"}
-_FACT = re.compile(
-    rf"(?:\b(an?|{'|'.join(COUNTS)})\s+)?\b({'|'.join(COLORS)})\s+({'|'.join(SINGULAR)})\b"
-)
-_RELATION = re.compile(rf"\b({'|'.join((*OPPOSITE, *SAME))})\b")
 
 
 @dataclass(frozen=True)
 class Thing:
     """One thing in a picture; the box is x0, y0, x1, y1 in pixels, its ends not included."""
 
-    name: str
-    color: str
+    name: str  # of NAMES
+    color: str | None  # of COLORS; None is its own
     box: tuple[int, int, int, int]
+    view: str  # "model azimuth.elevation" of the picture bank
+    size: int  # of the longer side, before it is turned
+    flip: bool = False
+    angle: int = 0  # degrees against the clock
 
 
 @dataclass(frozen=True)
@@ -106,15 +101,20 @@ class Scene:
     """What a picture shows. The relation says how the first thing lies to the second."""
 
     things: tuple[Thing, ...]
-    relation: str | None  # left of, right of, above or below; for tasks two and position
+    relation: str | None  # a key of OPPOSITE, where two things alone are side by side
     task: str  # a key of TASKS
-    background: str  # a key of BACKGROUNDS
+    ground: str  # a key of painting.GROUNDS
+    room: int | None = None  # the seed of an uneven ground
 
 
 def held_out(name: str, color: str) -> bool:
-    """True for the one colour of each thing (an eighth of all) that training never shows."""
-    # By turns, so that no colour loses more than two things. A red apple is one of them.
-    return tuple(COLORS)[(5 * NAMES.index(name) + 2) % len(COLORS)] == color
+    """True for the one colour of each thing (a tenth of all) that training never shows."""
+    return tuple(COLORS)[(3 * NAMES.index(name) + 2) % len(COLORS)] == color
+
+
+def held_out_count(name: str, count: int) -> bool:
+    """True for the eighth of numbers from two to four of a thing that training never shows."""
+    return count > 1 and (NAMES.index(name) + 3 * count) % 8 == 0
 
 
 def held_out_pair(a: str, b: str) -> bool:
@@ -123,53 +123,98 @@ def held_out_pair(a: str, b: str) -> bool:
 
 
 def compose(
-    seed: int, *, names: Sequence[str], split: Split = "train", steady: bool = False
+    seed: int, *, names: Sequence[str] = NAMES, split: Split = "train", steady: bool = False
 ) -> tuple[npt.NDArray[np.uint8], Scene]:
     """A picture, uint8 [384, 384, 3], and what it shows; equal seeds give equal pictures.
 
-    A test scene has a thing in a colour, or two things together, that no train scene has. In a
-    steady world things have one size and one place for each task and count: what a small run can
-    learn.
+    A test scene has a thing in a colour, in a number or beside another that no train scene has,
+    and, unless it is steady, views that no train scene has. names: 5 or more of NAMES. Raises
+    OptionError for others, JanusKitError where the picture bank is not made yet.
     """
     if split not in ("train", "test"):
         raise OptionError(f"split: '{split}' is not one; choose train or test")
-    novel = split == "test"
     known = tuple(dict.fromkeys(names))
-    singles = _singles(known, novel)
+    strange = [name for name in known if name not in NAMES]
+    if strange or len(known) < 5:
+        raise OptionError(f"names: {strange or known}; give 5 or more of GenEval's objects")
+    novel = split == "test"
     rng = np.random.default_rng([seed, novel])
-    task = _pick(rng, tuple(TASKS), tuple(TASKS.values()))
-    background = _pick(rng, tuple(BACKGROUNDS))
-    relation = None
-    if task in ("single", "count"):
-        count = 1 if task == "single" else _pick(rng, tuple(LAYOUTS))
-        things = (_pick(rng, singles),) * count
-        choice = LAYOUTS[count][-1:] if steady and count > 1 else LAYOUTS.get(count, ())
-        centres = SINGLE if task == "single" else _pick(rng, choice)
-    else:
-        relation = _pick(rng, tuple(OPPOSITE))
-        if steady and task == "two":
-            relation = "left of"  # the prompt has no relation: what it names first stands first
-        things = _pick_two(rng, known, novel)
-        centres = BESIDE if relation in ("left of", "right of") else STACKED
-        centres = centres if relation in ("left of", "above") else centres[::-1]
-    size = STEADY[task] if steady else _size(rng, task, centres)
-    steps = 0 if steady else (2 if len(centres) == 1 else 1)
-    boxes = _place(
-        rng, [cutout(name, COLORS[color], size).size for name, color in things], centres, steps
-    )
-    placed = tuple(Thing(*thing, box) for thing, box in zip(things, boxes, strict=True))
-    scene = Scene(placed, relation, task, background)
+    tasks = {t: w for t, w in TASKS.items() if not (novel and t == "single_object")}
+    task = pick(rng, tuple(tasks), tuple(tasks.values()))
+    kinds = _kinds(rng, task, known, novel)
+    scene = _place(rng, task, kinds, novel=novel, steady=steady)
     return render(scene), scene
 
 
 def render(scene: Scene) -> npt.NDArray[np.uint8]:
     """The picture of a scene, uint8 [384, 384, 3]."""
-    image = ground(BACKGROUNDS[scene.background], SIDE).copy()
+    tone = GROUNDS[scene.ground]
+    if scene.room is None:
+        image = painting.ground(tone, SIDE).copy()
+    else:
+        rng = np.random.default_rng(scene.room)
+        image = painting.room(tone, SIDE, rng)
+        strength = rng.uniform(0, 0.5)
+        for thing in scene.things:
+            painting.shadow(image, thing.box, strength)
     for thing in scene.things:
-        x0, y0, x1, y1 = thing.box
-        sprite = cutout(thing.name, COLORS[thing.color], max(x1 - x0, y1 - y0))
-        image.paste(sprite, (x0, y0), sprite)
+        sprite = _sprite(thing)
+        image.paste(sprite, thing.box[:2], sprite)
     return np.array(image)
+
+
+def mask(thing: Thing) -> npt.NDArray[np.bool_]:
+    """Where a thing is seen in its picture: bool [384, 384]."""
+    found = np.zeros((SIDE, SIDE), bool)
+    x0, y0, x1, y1 = thing.box
+    found[y0:y1, x0:x1] = np.asarray(_sprite(thing).getchannel("A")) > 127
+    return found
+
+
+def staged(
+    kinds: Sequence[tuple[int, str | None, str]], relation: str | None, seed: int
+) -> tuple[npt.NDArray[np.uint8], Scene]:
+    """A steady picture of so many things of each colour and name, four in all at most."""
+    things = [(name, color) for count, color, name in kinds for _ in range(count)]
+    rng = np.random.default_rng([seed, 3])
+    scene = _place(rng, "two_object", things, novel=False, steady=True, relation=relation)
+    return render(scene), scene
+
+
+def is_novel(kinds: Sequence[tuple[str, str | None]]) -> bool:
+    """Whether training must not show things of these names and colours together."""
+    counts = {kind: list(kinds).count(kind) for kind in kinds}
+    names = sorted({name for name, _ in kinds})
+    return (
+        any(color and held_out(name, color) for name, color in kinds)
+        or any(held_out_count(name, count) for (name, _), count in counts.items())
+        or any(held_out_pair(a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+    )
+
+
+def sketch(seed: int, names: Sequence[str] = NAMES) -> Scene:
+    """What a training scene could show, without views and places: enough to talk about."""
+    rng = np.random.default_rng([seed, 2])
+    task = pick(rng, tuple(TASKS), tuple(TASKS.values()))
+    kinds = _kinds(rng, task, tuple(names), False)
+    pair = len(kinds) == 2 and len(set(kinds)) == 2
+    things = tuple(Thing(name, color, (0, 0, 1, 1), "", 1) for name, color in kinds)
+    return Scene(things, pick(rng, tuple(OPPOSITE)) if pair else None, task, "sand")
+
+
+def empty() -> list[npt.NDArray[np.uint8]]:
+    """The grounds of the steady world."""
+    return [np.array(painting.ground(GROUNDS[ground], SIDE)) for ground in STEADY_GROUNDS]
+
+
+def unpainted(scene: Scene) -> Scene:
+    """The scene with all things in their own colours."""
+    return replace(scene, things=tuple(replace(thing, color=None) for thing in scene.things))
+
+
+def paintable(scene: Scene) -> bool:
+    """Whether all things of the scene are had in the ten colours."""
+    return all(thing.name not in UNPAINTED for thing in scene.things)
 
 
 def in_all_colors(scene: Scene) -> list[npt.NDArray[np.uint8]]:
@@ -180,196 +225,115 @@ def in_all_colors(scene: Scene) -> list[npt.NDArray[np.uint8]]:
     ]
 
 
-def _pick(rng: np.random.Generator, items: Sequence[T], weights: Sequence[float] = ()) -> T:
+def pick(rng: np.random.Generator, items: Sequence[T], weights: Sequence[float] = ()) -> T:
     """One of the items, as likely as its weight."""
     if not weights:
         return items[int(rng.integers(len(items)))]
     return items[int(rng.choice(len(items), p=np.array(weights) / sum(weights)))]
 
 
-@lru_cache(maxsize=64)
-def _singles(names: tuple[str, ...], novel: bool) -> tuple[tuple[str, str], ...]:
-    """The coloured things of one split."""
-    strange = [name for name in names if name not in NAMES]
-    if strange or not names:
-        raise OptionError(f"names: {strange or 'none given'}; choose from {', '.join(NAMES)}")
-    return tuple((name, c) for name in names for c in COLORS if held_out(name, c) == novel)
+def _sprite(thing: Thing) -> Image.Image:
+    tone = COLORS[thing.color] if thing.color else None
+    return painting.cutout(thing.view, tone, thing.size, thing.flip, thing.angle)
 
 
-@lru_cache(maxsize=64)
-def _pairs(names: tuple[str, ...], novel: bool) -> tuple[tuple[str, str], ...]:
-    """The pairs of different things of one split."""
-    return tuple(p for p in combinations(names, 2) if held_out_pair(*p) == novel)
+_Kind = tuple[str, str | None]  # a name and a colour
 
 
-def _pick_two(
-    rng: np.random.Generator, names: tuple[str, ...], novel: bool
-) -> tuple[tuple[str, str], ...]:
-    """Two coloured things; in a novel two either the pair or one thing's colour is held out."""
-    pairs, together = _pairs(names, False), _pairs(names, True)
-    by_pair = novel and bool(together) and (not pairs or rng.random() < 0.5)
-    if not (together if by_pair else pairs):
-        raise OptionError(f"names: {list(names)} hold no two things to show together; give more")
-    pair = _pick(rng, together if by_pair else pairs)
-    things = [_pick(rng, _singles((name,), False)) for name in pair]
-    if novel and not by_pair:
-        strange = int(rng.integers(2))
-        things[strange] = _pick(rng, _singles((pair[strange],), True))
-    return tuple(things) if rng.random() < 0.5 else tuple(things[::-1])
+def _kinds(rng: np.random.Generator, task: str, names: tuple[str, ...], novel: bool) -> list[_Kind]:
+    """The name and colour of each thing; equal ones are a number of one kind."""
+    for _ in range(10_000):
+        kinds = _guess(rng, task, names)
+        if is_novel(kinds) == novel:
+            return kinds
+    raise OptionError(f"names: {list(names)} allow no {task} scene of this split; give more")
 
 
-def _size(rng: np.random.Generator, task: str, centres: Sequence[tuple[int, int]]) -> int:
-    """The longer side of each thing in pixels: few sizes, so that the codes repeat."""
-    if task == "single":
-        return _pick(rng, (160, 192, 224))
-    if task == "count":
-        row = len(centres) == 3 and len({y for _, y in centres}) == 1
-        return 96 if row else _pick(rng, (96, 112))
-    return _pick(rng, (112, 128, 144))
+def _guess(rng: np.random.Generator, task: str, names: tuple[str, ...]) -> list[_Kind]:
+    paintable = tuple(name for name in names if name not in UNPAINTED)
+
+    def some(count: int, colored: bool) -> list[_Kind]:
+        chosen = rng.choice(len(paintable if colored else names), size=count, replace=False)
+        found: list[_Kind] = []
+        for index in chosen:
+            name = (paintable if colored else names)[int(index)]
+            painted = colored or (name not in UNPAINTED and rng.random() < PAINTED)
+            found.append((name, pick(rng, tuple(COLORS)) if painted else None))
+        return found
+
+    if task == "single_object":
+        return [(pick(rng, names), None)]
+    if task == "colors":
+        return some(1, True)
+    if task == "counting":
+        return some(1, False) * int(rng.integers(2, 5))
+    if task == "dense":
+        if rng.random() < 0.5:
+            return some(int(rng.integers(3, 5)), False)
+        first, second = some(2, False)
+        return [first] * int(rng.integers(2, 4)) + [second]
+    return some(2, task == "color_attr")
 
 
 def _place(
     rng: np.random.Generator,
-    sizes: Sequence[tuple[int, int]],
-    centres: Sequence[tuple[int, int]],
-    steps: int,
-) -> list[tuple[int, int, int, int]]:
-    """Boxes about the centres, all moved together by up to so many steps of the grid."""
-    dx, dy = (rng.integers(-steps, steps + 1, size=2) * GRID).tolist()
-    boxes = []
-    for (width, height), (x, y) in zip(sizes, centres, strict=True):
-        x0 = int((x + dx - width / 2) / GRID + 0.5) * GRID
-        y0 = int((y + dy - height / 2) / GRID + 0.5) * GRID
-        boxes.append((x0, y0, x0 + width, y0 + height))
-    return boxes
+    task: str,
+    kinds: list[_Kind],
+    *,
+    novel: bool,
+    steady: bool,
+    relation: str | None = None,
+) -> Scene:
+    """Give each thing a view, a size and a place."""
+    count = len(kinds)
+    layouts = _LAYOUTS[count][:1] if steady else _LAYOUTS[count]
+    centres, jitter, sizes = pick(rng, layouts)
+    if len(set(kinds)) == 2 and count == 2:
+        if relation is None and (task == "position" or not steady):
+            relation = pick(rng, tuple(OPPOSITE))
+        # Where the prompt says none, what it names first stands first.
+        relation = relation or "left of"
+        centres = _BESIDE if relation in ("left of", "right of") else _STACKED
+        centres = centres if relation in ("left of", "above") else centres[::-1]
+    elif not steady:
+        centres = tuple(centres[int(i)] for i in rng.permutation(count))
+    looks = {kind: _view(rng, kind[0], novel, steady) for kind in dict.fromkeys(kinds)}
+    size = _LARGE if count == 1 else _SMALL
+    shift = rng.integers(-1, 1, 2) * GRID if steady else np.zeros(2)
+    flip, angle, things = False, 0, []
+    for kind, place in zip(kinds, centres, strict=True):
+        centre = np.array(place) * SIDE + shift
+        if not steady:
+            size = int(rng.integers(sizes[0], sizes[1] + 1))
+            flip, angle = bool(rng.random() < 0.5), int(rng.integers(-8, 9))
+            centre += rng.uniform(-jitter, jitter, 2) * SIDE
+        thing = Thing(kind[0], kind[1], (0, 0, 0, 0), looks[kind], size, flip, angle)
+        things.append(_put(thing, (float(centre[0]), float(centre[1])), steady))
+    return Scene(
+        tuple(things),
+        relation,
+        task,
+        pick(rng, STEADY_GROUNDS if steady else tuple(GROUNDS)),
+        None if steady else int(rng.integers(2**31)),
+    )
 
 
-def _noun(name: str, count: int = 1) -> str:
-    """The name as it stands after a number."""
-    return name if count == 1 else PLURALS.get(name, name + "s")
+def _view(rng: np.random.Generator, name: str, novel: bool, steady: bool) -> str:
+    """A view of a name."""
+    if steady:
+        return HEROES[name]
+    return pick(rng, painting.views(novel)[name]).file.removesuffix(".webp")
 
 
-def _phrase(fact: Fact, number: str = "") -> str:
-    """'a red apple' or 'three yellow stars'."""
-    count, color, name = fact
-    article = "an" if color[0] in "aeiou" else "a"
-    number = number or (article if count == 1 else NUMBERS[count])
-    return f"{number} {color} {_noun(name, count)}"
-
-
-def _seen(scene: Scene) -> tuple[tuple[Fact, ...], str | None]:
-    """The scene's facts in its own order."""
-    if scene.task == "count":
-        return ((len(scene.things), scene.things[0].color, scene.things[0].name),), None
-    return tuple((1, thing.color, thing.name) for thing in scene.things), scene.relation
-
-
-def _canonical(seen: Sequence[Fact], relation: str | None) -> Facts:
-    """One form for all that means the same: left of and above only, else in sorted order."""
-    if relation is None or len(seen) != 2:
-        return tuple(sorted(seen)), None
-    if relation in ("right of", "below"):
-        return tuple(seen[::-1]), OPPOSITE[relation]
-    return tuple(seen), relation
-
-
-def facts(scene: Scene) -> Facts:
-    """What the picture shows, in the form that `parse` gives."""
-    return _canonical(*_seen(scene))
-
-
-def matches(asked: Facts, shown: Facts) -> bool:
-    """True when what was asked for is shown; a relation counts only when it was asked for."""
-    return asked == shown or (asked[1] is None and asked[0] == tuple(sorted(shown[0])))
-
-
-def caption(scene: Scene) -> str:
-    """The one sentence that describes the picture; it depends on nothing that is not seen."""
-    seen, relation = facts(scene)
-    return _say(f" {relation} ".join(_phrase(fact) for fact in seen))
-
-
-def prompt(scene: Scene, rng: np.random.Generator) -> str:
-    """A wish that the picture fulfils, in one of the ways in which people write them."""
-    seen, relation = _seen(scene)
-    digits, prefix = rng.random() < 0.15, _pick(rng, PREFIXES, (6, 1, 1, 1, 1))
-    phrases = [_phrase(fact, str(fact[0]) if digits and fact[0] > 1 else "") for fact in seen]
-    if relation is None or scene.task == "two":
-        text = " and ".join(phrases)
-    else:
-        sides = relation in ("left of", "right of")
-        relation = f"to the {relation}" if sides and rng.random() < 0.4 else relation
-        text = f" {relation} ".join(phrases)
-    text = prefix + text
-    text = text[0].upper() + text[1:] if rng.random() < 0.1 else text
-    return text + "." if rng.random() < 0.1 else text
-
-
-def parse(text: str) -> Facts:
-    """The facts of a caption or a prompt; what is not understood is passed over."""
-    text = text.lower()
-    seen = [
-        (COUNTS.get(number, 1), color, SINGULAR[noun])
-        for number, color, noun in _FACT.findall(text)
-    ]
-    relation = _RELATION.search(text)
-    return _canonical(seen, relation and SAME.get(relation[0], relation[0]))
-
-
-def questions(
-    scene: Scene, rng: np.random.Generator, names: Sequence[str] = NAMES
-) -> list[tuple[str, str]]:
-    """Questions about the picture and their short answers; yes and no are equally likely."""
-    seen, relation = facts(scene)
-    asked = [
-        ("Describe the picture.", caption(scene)),
-        (_pick(rng, ("What is in the picture?", "What do you see?")), caption(scene)),
-        ("How many things are there?", _say(NUMBERS[len(scene.things)])),
-    ]
-    for count, color, name in seen:
-        noun, verb = _noun(name, count), "is" if count == 1 else "are"
-        word = "colour" if rng.random() < 0.2 else "color"
-        asked.append((f"What {word} {verb} the {noun}?", _say(color)))
-        asked.append((f"How many {_noun(name, 2)} are there?", _say(NUMBERS[count])))
-    asked.append(_whether(seen, rng, names))
-    if relation:
-        asked += _where(seen, relation, rng)
-    return asked
-
-
-def _say(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _whether(
-    seen: Sequence[Fact], rng: np.random.Generator, names: Sequence[str]
-) -> tuple[str, str]:
-    """Is there a red car? A no changes one thing of a yes: the colour, the thing or the number."""
-    count, color, name = _pick(rng, seen)
-    there = bool(rng.random() < 0.5)
-    if not there:
-        # Never a held-out one: training would teach that it does not exist.
-        known = _singles(tuple(names), False)
-        kinds = [
-            [(count, c, n) for n, c in known if n == name and c != color],
-            [(count, c, n) for n, c in known if n != name and c == color],
-            [(k, color, name) for k in (2, 3, 4) if count > 1 and k != count],
-        ]
-        kinds = [[fact for fact in kind if fact not in seen] for kind in kinds]
-        count, color, name = _pick(rng, _pick(rng, [kind for kind in kinds if kind]))
-    verb = "Is" if count == 1 else "Are"
-    return f"{verb} there {_phrase((count, color, name))}?", "Yes." if there else "No."
-
-
-def _where(seen: Sequence[Fact], relation: str, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Questions about how two things lie, asked from a side that is drawn."""
-    (first, second), side = seen, relation
-    if rng.random() < 0.5:
-        first, second, side = second, first, OPPOSITE[relation]
-    true = bool(rng.random() < 0.5)
-    said = side if true else OPPOSITE[side]
-    return [
-        (f"Where is the {first[2]}?", _say(f"{side} the {second[2]}")),
-        (f"What is {side} the {second[2]}?", _say(_phrase(first))),
-        (f"Is the {first[2]} {said} the {second[2]}?", "Yes." if true else "No."),
-    ]
+def _put(thing: Thing, centre: tuple[float, float], steady: bool) -> Thing:
+    """The thing with its box about the centre, inside the picture; a large one gets smaller."""
+    width, height = _sprite(thing).size
+    room = SIDE - 2 * MARGIN
+    if max(width, height) > room:  # turned
+        return _put(replace(thing, size=thing.size * room // max(width, height)), centre, steady)
+    x, y = centre[0] - width / 2, centre[1] - height / 2
+    if steady:
+        x, y = (int(n / GRID + 0.5) * GRID for n in (x, y))
+    x0 = int(min(max(x, MARGIN), SIDE - MARGIN - width))
+    y0 = int(min(max(y, MARGIN), SIDE - MARGIN - height))
+    return replace(thing, box=(x0, y0, x0 + width, y0 + height))

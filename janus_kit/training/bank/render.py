@@ -90,13 +90,13 @@ def _actor(v: Any, mesh: Mesh) -> Any:
     from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 
     def numbers(values: Floats) -> Any:
-        return numpy_to_vtk(np.ascontiguousarray(values, np.float32), deep=True)
+        return numpy_to_vtk(np.ascontiguousarray(values, np.float32), deep=True)  # type: ignore[no-untyped-call, unused-ignore]
 
     data, places, polygons = v.vtkPolyData(), v.vtkPoints(), v.vtkCellArray()
     places.SetData(numbers(mesh.points))
     data.SetPoints(places)
     corners = np.arange(len(mesh.points), dtype=np.int64)
-    polygons.SetData(3, numpy_to_vtkIdTypeArray(corners, deep=True))
+    polygons.SetData(3, numpy_to_vtkIdTypeArray(corners, deep=True))  # type: ignore[no-untyped-call, unused-ignore]
     data.SetPolys(polygons)
     data.GetPointData().SetNormals(numbers(mesh.normals))
     mapper, actor, surface = v.vtkPolyDataMapper(), v.vtkActor(), mesh.surface
@@ -124,7 +124,7 @@ def _texture(v: Any, skin: Image.Image) -> Any:
     image, texture = v.vtkImageData(), v.vtkTexture()
     image.SetDimensions(skin.width, skin.height, 1)
     flat = np.ascontiguousarray(pixels).reshape(skin.width * skin.height, -1)
-    image.GetPointData().SetScalars(numpy_to_vtk(flat, deep=True))
+    image.GetPointData().SetScalars(numpy_to_vtk(flat, deep=True))  # type: ignore[no-untyped-call, unused-ignore]
     texture.SetInputData(image)
     texture.InterpolateOn()
     texture.MipmapOn()

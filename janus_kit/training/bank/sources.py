@@ -22,7 +22,7 @@ from janus_kit.training.bank.names import Model, poses
 from janus_kit.training.bank.render import cut, views
 from janus_kit.training.bank.shapes import SHAPES
 
-__all__ = ["PACKAGES", "SOURCES", "Draw", "Shown"]
+__all__ = ["PACKAGES", "SOURCES", "Draw", "Shown", "iconify"]
 
 PACKAGES = {
     "furniture": Package(
@@ -144,12 +144,18 @@ def fluent(tgz: Path | None, work: Path) -> Draw:
 def noto(tgz: Path | None, work: Path) -> Draw:
     """Google's emoji, one picture each."""
     assert tgz is not None
+    _, image = iconify(tgz)
+    return lambda model: ("Apache-2.0", "Google Inc, Noto Emoji", _drawn(image, model))
+
+
+def iconify(tgz: Path) -> tuple[frozenset[str], Callable[[str], Image.Image]]:
+    """The names in an archive of Iconify's, and what draws one of them."""
     icons = json.loads(_member(_tar(tgz), "package/icons.json"))
 
     def image(name: str) -> Image.Image:
         return _vector(icons["icons"][name]["body"], icons["width"], icons["height"])
 
-    return lambda model: ("Apache-2.0", "Google Inc, Noto Emoji", _drawn(image, model))
+    return frozenset(icons["icons"]), image
 
 
 SOURCES: Mapping[str, Callable[[Path | None, Path], Draw]] = {

@@ -1,0 +1,57 @@
+"""A picture bank of drawn shapes, in the form and under the names of the true one."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from janus_kit.training.bank import pack
+from janus_kit.training.bank.heroes import HEROES
+from janus_kit.training.bank.names import MODELS, NAMES, SOLID, poses
+from janus_kit.training.bank.pack import Sprite
+
+VIEWS = 4  # of each name besides the one that is drawn
+
+
+def sprites() -> Iterator[Sprite]:
+    """The drawn view of each name and a few others, some of them held out."""
+    for name in NAMES:
+        models = {model.id: model for model in MODELS if model.name == name}
+        wanted = [HEROES[name]]
+        for model in models.values():
+            if model.source in SOLID:
+                wanted += [f"{model.id} {a}.{e}" for a, e in poses(model)][:2]
+        found = [Sprite(name, *view.rsplit(" ", 1), "", "", "") for view in dict.fromkeys(wanted)]
+        hidden = [sprite for sprite in found[1:] if sprite.held_out][:2]
+        others = [sprite for sprite in found[1:] if not sprite.held_out]
+        for sprite in [found[0], *hidden, *others][: VIEWS + 1]:
+            source = models[sprite.model].source
+            yield Sprite(name, sprite.model, sprite.view, source, "CC0-1.0", "drawn for a test")
+
+
+def shape(sprite: Sprite) -> Image.Image:
+    """A polygon of its own for each name, shaded from the top to the bottom, a little turned."""
+    random = np.random.default_rng(zlib.crc32(sprite.name.encode()))
+    corners = np.sort(random.uniform(0, 2 * np.pi, 7))
+    radius = random.uniform(0.45, 1, 7) * 90
+    turn = 0.1 * (zlib.crc32(sprite.file.encode()) % 7 - 3)
+    points = [
+        (96 + r * np.cos(a + turn), 96 + r * np.sin(a + turn))
+        for r, a in zip(radius, corners, strict=True)
+    ]
+    mask = Image.new("L", (192, 192))
+    ImageDraw.Draw(mask).polygon(points, fill=255)
+    light = np.linspace(1.2, 0.7, 192)[:, None, None]
+    tone = np.clip(random.uniform(40, 210, 3) * light, 0, 255)
+    pixels = np.broadcast_to(tone, (192, 192, 3)).astype(np.uint8)
+    image = Image.fromarray(np.dstack([pixels, np.asarray(mask)]))
+    return image.crop(mask.getbbox())
+
+
+def make_small_bank(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown = list(sprites())
+    pack.write(path, shown, [pack.encode(shape(sprite)) for sprite in shown])
+    return path
