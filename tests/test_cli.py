@@ -582,14 +582,15 @@ def test_an_evaluation_is_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPa
         return figures
 
     monkeypatch.setattr(evaluate, "evaluate", measure)
-    ended = run("train", "evaluate", "--model", "x", "--pictures", 8, "-o", "figures.json")
+    ended = run("train", "evaluate", "--model", "x", "--scenes", 8, "-o", "figures.json")
     assert ended.err == "janus-kit: drawing\n"
     assert "model: tiny" in ended.out
     for cell in ("tokenizer, seen", "colour", "75.0%", "30% to 95%", "psnr", "21.5"):
         assert cell in ended.out
     assert run("train", "evaluate", "--json").records == [figures]
-    plain = {"prompts": 64, "seed": 0, "guidance": 2.5, "quantization": None, "out": None}
+    plain = {"scenes": 128, "samples": 4, "every": 1, "seed": 0, "guidance": 2.5}
+    plain |= {"quantization": None, "out": None}
     assert calls == [
-        ("x", {**plain, "prompts": 8, "out": Path("figures.json")}),
+        ("x", {**plain, "scenes": 8, "out": Path("figures.json")}),
         (None, plain),
     ]
