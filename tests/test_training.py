@@ -107,6 +107,29 @@ def test_the_loop_learns_and_both_optimizers_move_their_parameters(tmp_path: Pat
     assert np.mean(losses) < 0.7 * np.mean(fresh)
 
 
+def test_what_is_watched_is_logged_and_changes_nothing(tmp_path: Path) -> None:
+    module, seen = Fit(), []
+
+    def watch(step: int) -> dict[str, float]:
+        seen.append(step)
+        return {"held-out": 1.5}
+
+    stage = Stage(
+        module=module,
+        optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
+        batch=fit_batch,
+        schedule=Schedule(steps=20, batch=4, rate=1e-2, warmup=3, save_every=5, watch_every=8),
+        average=0.9,
+        watch=watch,
+    )
+    watched = train(stage, tmp_path / "watched", precision="no")
+    assert seen == [8, 16, 20]
+    lines = [json.loads(x) for x in (tmp_path / "watched/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "held-out" in line] == [7, 15, 19]
+    plain = fit(tmp_path / "plain", 20)
+    assert all(torch.equal(watched[name], plain[name]) for name in plain)
+
+
 def test_a_state_of_another_stage_is_refused_with_its_file_named(tmp_path: Path) -> None:
     torch.save({"step": 3}, tmp_path / "state.pt")
     with pytest.raises(CheckpointError, match=r"state\.pt: not a state of this stage"):
@@ -539,6 +562,11 @@ def test_the_whole_recipe_runs_and_its_model_loads_in_transformers(tmp_path: Pat
     pipe = JanusPipeline.from_pretrained(folder)
     assert pipe("a red cup", seed=1, output_type="tokens").codes.shape == (1, 576)
     assert "zebra" in (folder / "words.txt").read_text().split()
+    lines = (tmp_path / "model_stage/log.jsonl").read_text().splitlines()
+    (held_out,) = [json.loads(line) for line in lines if "held-out" in line]
+    assert held_out["held-out code"] > 0 < held_out["held-out text"]
+    with Image.open(tmp_path / "model_stage/samples/000004.png") as sheet:
+        assert sheet.size == (768, 768)
     JanusForConditionalGeneration.from_pretrained(folder)
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Schedule:
     floor: float = 0.02  # the last learning rate, as a share of rate
     hold: float = 0.4  # the share of the steps that runs at the full rate
     save_every: int = 100
+    watch_every: int = 500
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or not self.rate > 0:
@@ -56,6 +57,8 @@ class Stage:
     schedule: Schedule
     after: Callable[[int], None] = lambda step: None  # runs after each update, on every process
     average: float = 0.995  # decay of the running mean of the weights
+    # Looks at held-out data, on the main process, without changing anything: step → figures.
+    watch: Callable[[int], Mapping[str, float]] | None = None
 
 
 class Average:
@@ -122,12 +125,17 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     goes on from the last save and, on one machine, gives the same weights as an undisturbed run.
     Runs under torchrun or accelerate launch too: stage.batch(step) must then return the share of
     the process (accelerate's PartialState names it). precision: "no" or "bf16" (autocast).
+    Figures go to the log, to folder/log.jsonl and, where tensorboard is installed, to folder/board.
     """
     from accelerate import Accelerator
+    from accelerate.utils import is_tensorboard_available
 
     _keep_memory()
+    board = "tensorboard" if is_tensorboard_available() else None
     # accelerate fixes its own precision once a process; stages may differ.
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = Accelerator(mixed_precision="no", log_with=board, project_dir=folder)
+    if board:
+        accelerator.init_trackers("board")
     half = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16")
     module, *optimizers = accelerator.prepare(stage.module, *stage.optimizers)
     plain = accelerator.unwrap_model(module)
@@ -154,13 +162,20 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
         average.update(plain, step)
         if not torch.isfinite(figures["loss"]):
             raise CheckpointError(f"step {step}: the loss is {figures['loss'].item()}")
-        if accelerator.is_main_process and (step % 20 == 0 or step + 1 == schedule.steps):
-            _log(folder, step, schedule.steps, seconds, figures)
-        if accelerator.is_main_process and (
-            (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps
-        ):
+        last = step + 1 == schedule.steps
+        if accelerator.is_main_process and (step % 20 == 0 or last):
+            values = {name: round(value.detach().item(), 4) for name, value in figures.items()}
+            _log(folder, step, schedule.steps, seconds, values)
+            accelerator.log(values, step)
+        watched = stage.watch is not None and ((step + 1) % schedule.watch_every == 0 or last)
+        if accelerator.is_main_process and watched and stage.watch is not None:
+            found = {name: round(value, 4) for name, value in stage.watch(step + 1).items()}
+            _log(folder, step, schedule.steps, seconds, found)
+            accelerator.log(found, step)
+        if accelerator.is_main_process and ((step + 1) % schedule.save_every == 0 or last):
             save_atomically(_state(step + 1, plain, stage.optimizers, base, average), state)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     accelerator.free_memory()
     return average.values
 
@@ -211,8 +226,7 @@ def _resume(state: Path, module: nn.Module, optimizers: list[Any], average: Aver
     return step
 
 
-def _log(folder: Path, step: int, steps: int, seconds: float, figures: dict[str, Tensor]) -> None:
-    values = {name: round(value.detach().item(), 4) for name, value in figures.items()}
+def _log(folder: Path, step: int, steps: int, seconds: float, values: Mapping[str, float]) -> None:
     left = (steps - step) * seconds / 60
     text = " ".join(f"{name} {value:g}" for name, value in values.items())
     log.info("step %d/%d  %s  %.2f s a step, %.0f min left", step, steps, text, seconds, left)

