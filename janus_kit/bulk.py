@@ -325,6 +325,7 @@ def _crew(load: Load, workers: int | None, address: str | None) -> "Crew":
     given = load.keywords
     options = {"revision": given["revision"], "device": given["device"]}
     options |= {"dtype": given["dtype"] or "auto", "verify": not given["no_verify"]}
+    options |= {"quantization": given["quantization"]}
     name = given["model"]
     name = str(Path(name).resolve()) if name and Path(name).is_dir() else name
     return Crew({"model": name, "options": options}, workers or 1, address)
@@ -332,10 +333,10 @@ def _crew(load: Load, workers: int | None, address: str | None) -> "Crew":
 
 def _model(load: Load) -> tuple[str, str]:
     """The name of the model and its weights' hash, without loading it."""
-    from janus_kit import checkpoint, loading
+    from janus_kit import loading
 
     folder, name = loading.find(load.keywords["model"], revision=load.keywords["revision"])
-    return name, checkpoint.checksum(folder)[:10]
+    return name, loading.digest(folder, load.keywords["quantization"])
 
 
 def _end(outcome: "Outcome", as_json: bool, launched: bool) -> None:

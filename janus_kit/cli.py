@@ -123,7 +123,7 @@ def generate(
 
     \b
     janus-kit generate "a red apple left of a blue car" -n 4 --seed 1 --grid
-    janus-kit generate "three yellow stars" --best-of 4
+    janus-kit generate "three yellow kites" --best-of 4
     janus-kit generate @prompts.txt -o out --json
     janus-kit generate --from out/000_1.png
     janus-kit generate --prompts prompts.jsonl --samples 4 -o pictures
@@ -241,7 +241,8 @@ def _load_again(load: Load, picture: Path, old: "Settings") -> "JanusPipeline":
     if load.keywords["model"] is not None:  # what differs is told after drawing
         return load(dtype=dtype)
     is_id = "/" in old.model and not Path(old.model).is_dir()
-    pipe = load(model=old.model if is_id else None, dtype=dtype)
+    bits = load.keywords["quantization"] or old.model_hash.partition("-")[2] or None
+    pipe = load(model=old.model if is_id else None, dtype=dtype, quantization=bits)
     if old.model_hash not in ("", pipe.model_hash):
         raise OptionError(
             f"{picture}: was drawn by {old.model or 'a model'} with the hash {old.model_hash}, but "

@@ -80,6 +80,7 @@ Model = Annotated[
 Revision = Annotated[str | None, typer.Option(help="The revision of a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto. [auto]")]
+Quantization = Annotated[str | None, typer.Option(help="int8 or int4; on a GPU also fp8.")]
 Unverified = Annotated[bool, typer.Option("--no-verify", help="Do not look for NaN in weights.")]
 # These two act by their callbacks, once session has set the log up.
 Quiet = Annotated[
@@ -96,6 +97,7 @@ def open_model(
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = None,
+    quantization: Quantization = None,
     no_verify: Unverified = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -103,9 +105,8 @@ def open_model(
     """The pipeline that these options ask for."""
     from janus_kit.pipeline import JanusPipeline
 
-    pipe = JanusPipeline.from_pretrained(
-        model, revision=revision, device=device, dtype=dtype or "auto", verify=not no_verify
-    )
+    how: Any = {"dtype": dtype or "auto", "quantization": quantization, "verify": not no_verify}
+    pipe = JanusPipeline.from_pretrained(model, revision=revision, device=device, **how)
     pipe.set_progress_bar_config(disable=quiet)
     return pipe
 

@@ -4,25 +4,30 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from janus_kit import loading
 from janus_kit.config import JanusConfig
 from janus_kit.errors import OptionError
-from janus_kit.generation.sampling import uniforms
+from janus_kit.generation.sampling import SamplingOptions, uniforms
 from janus_kit.generation.vq import decode_in_chunks
 from janus_kit.metadata import Settings, save_png
 from janus_kit.model import Janus
 from janus_kit.options import SEEDS, first_seed, texts, whole
 from janus_kit.vision import images as pictures
 
+if TYPE_CHECKING:
+    from janus_kit.pipeline import JanusPipeline
+
 __all__ = [
     "DrawingOutput",
     "beginnings",
     "check_output",
+    "common",
     "label",
     "negatives",
     "noise",
@@ -63,6 +68,26 @@ class DrawingOutput:
             save_png(image, path, settings)
             paths.append(path)
         return paths
+
+
+def common(pipe: "JanusPipeline", options: SamplingOptions, digest: str) -> Settings:
+    """What all pictures of a call have in common, without their prompts and seeds."""
+    side = pipe.config.vision.image_size
+    return Settings(
+        prompt="",
+        seed=0,
+        guidance_scale=float(options.guidance),
+        temperature=float(options.temperature),
+        top_k=options.top_k,
+        top_p=float(options.top_p),
+        size=(side, side),
+        model=pipe.name,
+        model_hash=digest,
+        dtype=str(pipe.dtype).removeprefix("torch."),
+        device=pipe.device.type,
+        torch_version=torch.__version__,
+        version=loading.version(),
+    )
 
 
 def negatives(prompts: Sequence[str], negative: str | Sequence[str] | None) -> list[str]:

@@ -13,7 +13,7 @@ from janus_kit.errors import CheckpointError, DeviceError
 from janus_kit.model import Janus
 from janus_kit.variants import Variant
 
-__all__ = ["EMBEDDED", "device_of", "dtype_of", "find", "open_model", "version"]
+__all__ = ["EMBEDDED", "device_of", "digest", "dtype_of", "find", "open_model", "version"]
 
 EMBEDDED = "janus-kit-embedded"
 
@@ -31,6 +31,11 @@ _DTYPES = {
 def version() -> str:
     """The version of janus_kit."""
     return metadata.version("janus-kit")
+
+
+def digest(folder: Path, quantization: str | None) -> str:
+    """What names a model's numbers: ten digits of the weights' sha256, and "-int8" behind them."""
+    return checkpoint.checksum(folder)[:10] + (f"-{quantization}" if quantization else "")
 
 
 def find(

@@ -23,6 +23,7 @@ from janus_kit.drawing import (
     DrawingOutput,
     beginnings,
     check_output,
+    common,
     label,
     negatives,
     noise,
@@ -33,7 +34,6 @@ from janus_kit.engine import CodeDrawer
 from janus_kit.errors import CheckpointError, OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, sample
 from janus_kit.known import Hint
-from janus_kit.metadata import Settings
 from janus_kit.model import Janus
 from janus_kit.options import batch_rows, texts, whole
 from janus_kit.progress import rows_bar
@@ -54,7 +54,14 @@ RowCallback = Callable[["JanusPipeline", int, int, dict[str, Any]], Any]
 class JanusPipeline:
     """A Janus model with its tokenizer. Calls share nothing but the weights, so threads may."""
 
-    def __init__(self, model: Janus, tokenizer: Tokenizer, folder: Path, name: str) -> None:
+    def __init__(
+        self,
+        model: Janus,
+        tokenizer: Tokenizer,
+        folder: Path,
+        name: str,
+        quantization: str | None = None,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.folder = folder
@@ -62,6 +69,7 @@ class JanusPipeline:
         self.template = OLD if model.config.template == "old" else PRO
         self.progress = True
         self.hint = Hint(folder)
+        self.quantization = quantization
 
     @classmethod
     def from_pretrained(
@@ -102,7 +110,7 @@ class JanusPipeline:
         tokenizer = Tokenizer.from_folder(folder, config.language.vocab_size)
         model = loading.open_model(folder, place, kind, verify, variant)
         log.info("%s on %s in %s", name, place, str(model.dtype).removeprefix("torch."))
-        return cls(model, tokenizer, folder, name)
+        return cls(model, tokenizer, folder, name, quantization)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the model as a folder that from_pretrained and transformers load."""
@@ -137,8 +145,8 @@ class JanusPipeline:
 
     @cached_property
     def model_hash(self) -> str:
-        """The first ten digits of the weights' sha256, as PNG settings carry them."""
-        return checkpoint.checksum(self.folder)[:10]
+        """The first ten digits of the weights' sha256, as PNG settings carry them, and -int8 …"""
+        return loading.digest(self.folder, self.quantization)
 
     def _digest(self) -> str:
         """model_hash, or "" with a warning: a folder that has gone must not stop a drawing."""
@@ -251,21 +259,7 @@ class JanusPipeline:
                 if stopped:
                     break
         codes = torch.cat(parts)
-        base = Settings(
-            prompt="",
-            seed=0,
-            guidance_scale=float(guidance_scale),
-            temperature=float(temperature),
-            top_k=top_k,
-            top_p=float(top_p),
-            size=(self.config.vision.image_size, self.config.vision.image_size),
-            model=self.name,
-            model_hash=digest,
-            dtype=str(self.dtype).removeprefix("torch."),
-            device=self.device.type,
-            torch_version=torch.__version__,
-            version=loading.version(),
-        )
+        base = common(self, options, digest)
         seeds = seeds[: len(codes)]
         settings = label(base, prompts, against, each, seeds, begun)
         if best_of is None or stopped:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from janus_kit import checkpoint, config, console, loading
 from janus_kit.cli import main
 from janus_kit.errors import PromptError
+from janus_kit.generation import native
 from janus_kit.metadata import Settings, read_settings, save_png
 from janus_kit.pipeline import JanusPipeline
 from janus_kit.training import evaluate, recipe
@@ -216,6 +217,33 @@ def test_the_dtype_and_the_embedded_model_are_taken_from_the_picture(embedded: R
     other = embedded("generate", "--from", first, "--dtype", "auto")
     assert read_settings(other.lines[0]).dtype == "float32"
     assert "dtype differs: bfloat16 then, float32 now" in other.err
+
+
+@pytest.mark.skipif(not native.available(), reason="no C compiler was there")
+def test_quantized_weights_draw_other_pictures_and_the_picture_remembers(embedded: Run) -> None:
+    plain = embedded("generate", PROMPT, "--seed", 2, "-o", "plain").lines[0]
+    (first,) = embedded("generate", PROMPT, "--seed", 2, "--quantization", "int8").lines
+    told, packed = read_settings(plain), read_settings(first)
+    assert packed.model_hash == f"{told.model_hash}-int8"
+    again = embedded("generate", "--from", first)
+    assert (again.code, again.err) == (0, "")
+    assert Path(again.lines[0]).read_bytes() == Path(first).read_bytes()
+    other = embedded("generate", "--from", plain, "--quantization", "int4")
+    assert other.code != 0
+    assert f"{told.model_hash}-int4" in other.err
+    wrong = embedded("generate", PROMPT, "--quantization", "int3")
+    assert wrong.code == 2
+    assert "must be int8, int4, fp8" in wrong.err
+
+
+@pytest.mark.skipif(not native.available(), reason="no C compiler was there")
+def test_a_run_of_captions_does_not_mix_weights_of_other_bits(embedded: Run) -> None:
+    picture = embedded("generate", PROMPT, "--seed", 2, "-o", "photos").lines[0]
+    assert Path(picture).exists()
+    assert embedded("caption", "photos", "-o", "told", *SHORT).code == 0
+    ended = embedded("caption", "photos", "-o", "told", "--quantization", "int8", *SHORT)
+    assert ended.code == 2
+    assert "-int8" in ended.err
 
 
 def test_the_hub_id_is_taken_from_the_picture_unless_it_is_a_folder(

@@ -219,14 +219,14 @@ def test_stop_ends_a_drawing_within_a_row_and_the_next_one_begins(
     after = len(rows)
     page.page.wait_for_timeout(2500)
     assert len(rows) <= after + 1 < 24
-    page.draw("three yellow stars", "3")
+    page.draw("three yellow kites", "3")
     page.wait_for("draw", "^Done in .* Seed 3")
 
 
 def test_several_pictures_are_judged_and_shown_best_first(page: Page) -> None:
     page.page.locator("#draw-count input[type=number]").fill("3")
     page.label("Best first").check()
-    page.draw("three yellow stars", "5")
+    page.draw("three yellow kites", "5")
     assert "Seeds 5 to 7" in page.wait_for("draw", "^Done in")
     captions = page.page.locator("#draw-gallery .caption-label").all_inner_texts()
     shares = [float(re.match(r"yes ([\d.]+)%", text)[1]) for text in captions]  # type: ignore[index]
@@ -240,7 +240,7 @@ def test_several_pictures_are_judged_and_shown_best_first(page: Page) -> None:
 
 
 def test_the_lower_part_is_varied_and_the_upper_part_stays(page: Page) -> None:
-    page.draw("two green fish", "1")
+    page.draw("two green cups", "1")
     page.wait_for("draw", "^Done in")
     first = page.picture("#draw-gallery img")
     page.button("Vary the lower part").click()
@@ -338,7 +338,7 @@ def test_a_dropped_picture_gives_its_settings_back(page: Page, tmp_path: Path) -
 
 def test_a_sweep_is_one_labelled_picture(page: Page) -> None:
     page.tab("Compare")
-    page.page.locator("#compare-prompt textarea").fill("a red heart")
+    page.page.locator("#compare-prompt textarea").fill("a red apple")
     page.page.locator("#compare-values textarea, #compare-values input").fill("1, 2.5")
     page.button("Compare").click()
     page.wait_for("compare", "^Done. Seed 1")
@@ -352,9 +352,9 @@ def test_wrong_input_gets_a_sentence_and_loses_nothing(page: Page, tmp_path: Pat
     page.button("Draw").click()
     assert "Write a prompt first" in page.toast()
     for seed in ("-1", "1.5", "abc", str(2**63)):
-        page.draw("a red heart", seed)
+        page.draw("a red apple", seed)
         assert "whole number from 0 on" in page.toast()
-    assert page.label("Prompt").input_value() == "a red heart"
+    assert page.label("Prompt").input_value() == "a red apple"
     (tmp_path / "text.png").write_text("no picture")
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     page.tab("Read")
@@ -365,7 +365,7 @@ def test_wrong_input_gets_a_sentence_and_loses_nothing(page: Page, tmp_path: Pat
     choose.set_input_files(tmp_path / "plain.png")
     assert "plain.png: carries no settings" in page.wait_for("read", "plain")
     page.tab("Compare")
-    page.page.locator("#compare-prompt textarea").fill("a red heart")
+    page.page.locator("#compare-prompt textarea").fill("a red apple")
     page.page.locator("#compare-values textarea, #compare-values input").fill("1, much")
     page.button("Compare").click()
     assert "must be numbers with commas" in page.toast()
@@ -425,7 +425,7 @@ def test_a_narrow_screen_has_no_sideways_scroll(browser: Any, url: str) -> None:
 
 def test_the_keyboard_alone_draws(page: Page) -> None:
     page.label("Prompt").focus()
-    page.page.keyboard.type("a red heart")
+    page.page.keyboard.type("a red apple")
     for _ in range(8):
         page.page.keyboard.press("Tab")
         if page.page.evaluate("document.activeElement.id") == "draw-go":
