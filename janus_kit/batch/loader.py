@@ -177,7 +177,7 @@ def ahead(
                 suspects = [item, *(other for other, _ in waiting)]
                 waiting.clear()
                 yield from _singly(work, suspects, size)
-                pool = _pool(workers)
+                pool = _started(workers)
             else:
                 yield item, found
     finally:

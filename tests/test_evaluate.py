@@ -1,0 +1,131 @@
+"""The evaluation of the embedded model: its arithmetic, and all of it with a perfect judge."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from janus_kit.errors import JanusKitError
+from janus_kit.scoring.detectors import DetectorFacts
+from janus_kit.scoring.geneval import Detection
+from janus_kit.scoring.promptset import TASKS, prompts
+from janus_kit.training import evaluate, language, world
+from janus_kit.training.evaluate import _by_task, _facts, _is_novel, _kind
+
+TRUE: dict[bytes, world.Scene] = {}  # pictures that were rendered → what they show
+
+
+class Knows:
+    """A detector that has been told of every rendered scene, and sees nothing in other pictures."""
+
+    facts = DetectorFacts(name="knows", threshold=0.3, counting_threshold=0.3)
+
+    def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:
+        scenes = [TRUE.get(np.asarray(image).tobytes()) for image in images]
+        return [
+            [Detection(t.name, t.box, 0.9) for t in scene.things] if scene else []
+            for scene in scenes
+        ]
+
+
+@pytest.fixture
+def told(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is rendered becomes known to the detector."""
+    plain = world.render
+
+    def render(scene: world.Scene) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+        pixels = plain(scene)
+        TRUE[pixels.tobytes()] = scene
+        return pixels
+
+    TRUE.clear()
+    monkeypatch.setattr(world, "render", render)
+    monkeypatch.setattr(evaluate, "fetch_efficientdet", lambda: None)
+    monkeypatch.setattr(evaluate, "open_detector", lambda name: Knows())
+    cat = world.staged([(1, None, "cat")], None, 0)[0]
+    monkeypatch.setattr(evaluate, "foreign", lambda name: [("cat", cat)])
+
+
+@pytest.mark.usefixtures("told")
+def test_a_perfect_judge_finds_every_staged_scene_right_and_the_figures_are_whole(
+    tmp_path: Path,
+) -> None:
+    lines: list[str] = []
+    result = evaluate.evaluate(
+        scenes=3, samples=1, every=60, out=tmp_path / "figures.json", report=lines.append
+    )
+    for task in TASKS:
+        if task in result["ceiling"]:
+            assert result["ceiling"][task]["share"] == 1.0, task
+    assert result["ceiling"]["overall"] == 1.0
+    assert result["drawing"]["overall"] == 0.0  # what nobody rendered is nothing to this judge
+    asked = len(prompts()[::60])
+    assert sum(result["drawing"][t]["of"] for t in TASKS if t in result["drawing"]) == asked
+    apart = [result[f"drawing, {kind} combinations"] for kind in ("seen", "held-out")]
+    assert sum(part[t]["of"] for part in apart for t in TASKS if t in part) == asked
+    assert result["tokenizer"]["things found before"]["share"] == 1.0
+    assert 0 < result["tokenizer"]["codes used"]["share"] < 1
+    assert result["published, Janus-Pro-7B"]["overall"] == 0.8
+    assert result["answers"]["all"]["of"] > 0
+    assert json.loads((tmp_path / "figures.json").read_text()) == result
+    assert any("tokenizer" in line for line in lines)
+
+
+@pytest.mark.usefixtures("told")
+def test_without_the_foreign_sets_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> None:
+        raise JanusKitError("npm: not found")
+
+    monkeypatch.setattr(evaluate, "foreign", refuse)
+    with pytest.raises(JanusKitError, match="npm"):
+        evaluate.evaluate(scenes=1, samples=1, every=553, out=tmp_path / "figures.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_questions_are_told_apart_by_kind() -> None:
+    kinds = {
+        "What colour is the cup?": "color",
+        "What is above the cup?": "what",
+        "How many cups are there?": "count",
+        "Where is the cup?": "where",
+        "Is there a red cup?": "yes-no",
+        "Are there three cups?": "yes-no",
+        "Are there more cups or ties?": "compare",
+    }
+    assert {question: _kind(question) for question in kinds} == kinds
+
+
+def test_facts_count_once_each_for_precision_and_recall() -> None:
+    truths = [language.parse("a red cup and two ties"), language.parse("a cat above a dog")]
+    told = [language.parse("a red cup and a tie"), language.parse("a cat above a dog")]
+    found = _facts(told, truths, relations=True)
+    assert (found["precision"]["right"], found["precision"]["of"]) == (3, 4)
+    assert (found["recall"]["right"], found["recall"]["of"]) == (3, 4)
+    assert found["all right"]["right"] == 1
+    swapped = _facts([language.parse("a dog above a cat")], truths[1:], relations=True)
+    assert swapped["all right"]["right"] == 0
+    assert _facts([language.parse("a dog above a cat")], truths[1:], relations=False)["all right"][
+        "right"
+    ]
+
+
+def test_the_overall_score_is_the_mean_of_the_tasks() -> None:
+    rows = [({"tag": "counting"}, True), ({"tag": "counting"}, False), ({"tag": "colors"}, True)]
+    found = _by_task(rows)
+    assert found["counting"]["share"] == 0.5
+    assert found["overall"] == 0.75
+
+
+def test_held_out_prompts_of_geneval_are_known_as_such() -> None:
+    novel = [line for line in prompts() if _is_novel(line)]
+    assert 40 < len(novel) < 250
+    assert not any(line["tag"] == "single_object" for line in novel)
+    for line in novel:
+        if line["tag"] == "colors":
+            (clause,) = line["include"]
+            assert world.held_out(clause["class"], clause["color"])
