@@ -318,6 +318,20 @@ def test_things_in_their_own_colours_have_codes_of_their_own() -> None:
 
 
 @pytest.mark.usefixtures("pictures")
+def test_a_saved_book_gives_the_same_codes_and_another_file_is_refused(tmp_path: Path) -> None:
+    book = small_book(10, 256)
+    book.save(tmp_path / "patches.safetensors")
+    again = PatchBook.load(tmp_path / "patches.safetensors")
+    assert torch.equal(book.calm, again.calm)
+    assert torch.equal(book.busy, again.busy)
+    assert (book.ground, book.own, book.colors) == (again.ground, again.own, again.colors)
+    assert [path.name for path in tmp_path.iterdir()] == ["patches.safetensors"]
+    (tmp_path / "torn.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match=r"torn\.safetensors: holds no patches"):
+        PatchBook.load(tmp_path / "torn.safetensors")
+
+
+@pytest.mark.usefixtures("pictures")
 def test_painted_codes_show_what_they_stand_for() -> None:
     book = small_book(40, 512)
     pixels = to_pixels([world.compose(9_000 + i, names=FEW, steady=True)[0] for i in range(4)])

@@ -11,14 +11,21 @@ forms, as a product code has them (Sabin and Gray, 1984). What a name says of a 
 all colours.
 """
 
+import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+
+from janus_kit.errors import CheckpointError
 
 __all__ = ["PatchBook", "as_drawn", "design", "to_pixels"]
 
@@ -64,6 +71,29 @@ class PatchBook:
     ground: int
     own: tuple[int, int]  # calm and busy codes of things in their own colours
     colors: int
+
+    @classmethod
+    def load(cls, path: Path) -> "PatchBook":
+        """What `save` wrote. Raises CheckpointError for another file."""
+        try:
+            with safe_open(path, "pt") as file:
+                shape = json.loads(file.metadata()["book"])
+                calm, busy = (_levels(file.get_tensor(name)) for name in ("calm", "busy"))
+            own_calm, own_busy = shape["own"]
+            return cls(calm, busy, shape["ground"], (own_calm, own_busy), shape["colors"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: holds no patches of codes ({error}); delete it and train anew"
+            ) from None
+
+    def save(self, path: Path) -> None:
+        """Write the patches as bytes, whole or not at all."""
+        parts = {"calm": self.calm, "busy": self.busy}
+        shape = {"ground": self.ground, "own": self.own, "colors": self.colors}
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        levels = {name: _bytes(rows).contiguous() for name, rows in parts.items()}
+        save_file(levels, part, {"format": "pt", "book": json.dumps(shape)})
+        part.replace(path)
 
     @torch.no_grad()
     def codes(self, pixels: Tensor) -> Tensor:
@@ -190,13 +220,24 @@ def design(
     floor = _means(nothing.view(-1, 3, (PATCH // SHRINK) ** 2).mean(-1), ground, generator)
     own_calm = _means(torch.cat(calm), own[0], generator)
     own_busy = _means(torch.cat(busy), own[1], generator)
+    # To levels of a byte, as the file has them: a book that was saved gives the same codes.
     return PatchBook(
-        torch.cat((floor, own_calm, family(forms_calm, smooth))),
-        torch.cat((own_busy, family(forms_busy, forms))),
+        _levels(_bytes(torch.cat((floor, own_calm, family(forms_calm, smooth))))),
+        _levels(_bytes(torch.cat((own_busy, family(forms_busy, forms))))),
         ground=ground,
         own=own,
         colors=runs,
     )
+
+
+def _bytes(rows: Tensor) -> Tensor:
+    """[-1, 1] -> uint8."""
+    return ((rows + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def _levels(rows: Tensor) -> Tensor:
+    """uint8 -> [-1, 1]."""
+    return rows.float() / 127.5 - 1
 
 
 def _is_ground(found: Tensor, nothing: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from janus_kit.training import language, painting, world
 from janus_kit.training.bank.make import make_bank
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.beginning import word_embeds
-from janus_kit.training.loop import Schedule, save_atomically
+from janus_kit.training.loop import Schedule
 from janus_kit.training.model_stage import Example, train_model
 from janus_kit.training.perceptual import Perceptual
 from janus_kit.training.quantizer import PatchBook, as_drawn, design
@@ -35,6 +35,7 @@ __all__ = ["BUDGETS", "Budget", "fetch_data", "train_embedded"]
 log = logging.getLogger(__name__)
 
 SEED = 0
+PATCHES = "patches.safetensors"
 BOOK = 90_000_000  # the first number of the scenes that the codes are laid out over
 WISHES = (  # what is drawn while the model trains
     "a photo of a zebra",
@@ -61,7 +62,7 @@ class Budget:
 BUDGETS: Mapping[str, Budget] = {
     "cpu": Budget(
         scenes=900,
-        vq=Schedule(steps=500, batch=4, rate=4e-3, warmup=20),
+        vq=Schedule(steps=420, batch=4, rate=4e-3, warmup=20),
         vision=Schedule(steps=2400, batch=8, rate=2e-3, warmup=40),
         model=Schedule(steps=3600, batch=8, rate=1.5e-3, warmup=40, hold=0.5),
     ),
@@ -160,7 +161,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
     if not (words / "tokenizer.json").exists():
         train_tokenizer(texts(plan.names), config.language.vocab_size, words)
     tokenizer = Tokenizer.from_folder(words, config.language.vocab_size)
-    book = _book(plan, config.vq.codebook_size, folder / "codes.pt")
+    book = _book(plan, config.vq.codebook_size, folder / PATCHES)
     embeds = word_embeds(config.language, SEED)
     vision = train_vision(
         config.vision,
@@ -196,7 +197,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
     scenes = partial(_picture, plan)
     vq = train_vq(config.vq, scenes, book, folder / "vq", plan.vq, perceptual=look)
     janus.vq.load_state_dict(vq.state_dict())
-    return export(janus, words, target or folder / "model")
+    return export(janus, book, words, target or folder / "model")
 
 
 def _meanings(embeds: Tensor, tokenizer: Tokenizer, words: Iterable[str]) -> Tensor:
@@ -207,13 +208,13 @@ def _meanings(embeds: Tensor, tokenizer: Tokenizer, words: Iterable[str]) -> Ten
 def _book(plan: Budget, codes: int, path: Path) -> PatchBook:
     """The patches of the codes, laid out over the scenes that are drawn."""
     if path.exists():
-        return PatchBook(**torch.load(path, map_location="cpu", weights_only=True))
+        return PatchBook.load(path)
 
     scenes = [world.compose(BOOK + i, names=plan.names, steady=True)[1] for i in range(plan.scenes)]
     plain = [world.render(world.unpainted(scene)) for scene in scenes]
     colored = (world.in_all_colors(scene) for scene in scenes[::3] if world.paintable(scene))
     book = design(world.empty(), plain, colored, codes)
-    save_atomically(vars(book), path)
+    book.save(path)
     return book
 
 
@@ -221,13 +222,17 @@ def _picture(plan: Budget, seed: int) -> "np.ndarray[Any, Any]":
     return world.compose(seed, names=plan.names, steady=True)[0]
 
 
-def export(janus: Janus, tokenizer: Path, target: Path) -> Path:
-    """Write the model in bfloat16 to target, in transformers' layout."""
+def export(janus: Janus, patches: PatchBook, tokenizer: Path, target: Path) -> Path:
+    """Write the model in bfloat16 to target, in transformers' layout.
+
+    Beside it lie the words that it knows, and what its codes stand for: training can go on.
+    """
     janus = janus.cpu().to(torch.bfloat16)
     # transformers' encoder compares raw vectors, so the codebook is kept on the unit sphere.
     book = janus.vq.codebook.weight
     book.data = F.normalize(book.data.float(), dim=-1).to(book.dtype)
     checkpoint.save(janus, target, tokenizer_folder=tokenizer)
+    patches.save(target / PATCHES)
     (target / "words.txt").write_text("\n".join(language.words()) + "\n", encoding="utf-8")
     log.info("%s: the model is ready", target)
     return target
