@@ -20,9 +20,9 @@ __all__ = ["DrawTab", "draw_tab"]
 MOST = 8  # pictures of one drawing
 EXAMPLES = (
     "a red apple left of a blue car",
-    "a photo of three zebras",
-    "a pink umbrella above a black bench",
-    "two green bottles and a pizza",
+    "three yellow umbrellas",
+    "a pink umbrella above a black cat",
+    "two green cars",
 )
 REAL_EXAMPLES = (
     "a photo of a red apple left of a blue car",

@@ -123,7 +123,7 @@ def generate(
 
     \b
     janus-kit generate "a red apple left of a blue car" -n 4 --seed 1 --grid
-    janus-kit generate "three yellow kites" --best-of 4
+    janus-kit generate "three yellow umbrellas" --best-of 4
     janus-kit generate @prompts.txt -o out --json
     janus-kit generate --from out/000_1.png
     janus-kit generate --prompts prompts.jsonl --samples 4 -o pictures

@@ -41,6 +41,10 @@ def embedded(
         Path, typer.Option("--output", "-o", help="The folder; a run there goes on.")
     ] = Path("runs/embedded"),
     budget: Annotated[str, typer.Option(help="cpu (hours), gpu or small (a trial).")] = "cpu",
+    start: Annotated[
+        str | None,
+        typer.Option(help="A model that this made, to go on from; embedded is the package's."),
+    ] = None,
     install: Annotated[
         bool, typer.Option("--install", help="Make it the embedded model of this package.")
     ] = False,
@@ -51,13 +55,16 @@ def embedded(
 
     \b
     janus-kit train embedded --budget gpu -o runs/embedded
+    janus-kit train embedded --start embedded -o runs/longer
     """
     from importlib import resources
 
     from janus_kit.training.recipe import train_embedded
 
-    target = Path(str(resources.files("janus_kit.weights"))) if install else None
-    typer.echo(train_embedded(output, budget=budget, target=target))
+    package = Path(str(resources.files("janus_kit.weights")))
+    begun = package if start == "embedded" else Path(start) if start else None
+    made = train_embedded(output, budget=budget, target=package if install else None, start=begun)
+    typer.echo(made)
 
 
 @app.command()

@@ -587,8 +587,8 @@ def test_the_embedded_model_is_trained_where_it_is_wanted(
 ) -> None:
     calls = []
 
-    def train(folder: Path, *, budget: str, target: Path | None) -> Path:
-        calls.append((folder, budget, target))
+    def train(folder: Path, *, budget: str, target: Path | None, start: Path | None) -> Path:
+        calls.append((folder, budget, target, start))
         return target or folder / "model"
 
     monkeypatch.setattr(recipe, "train_embedded", train)
@@ -596,7 +596,14 @@ def test_the_embedded_model_is_trained_where_it_is_wanted(
     installed = run("train", "embedded", "--budget", "gpu", "-o", "there", "--install").lines
     weights = Path(config.__file__).parent / "weights"
     assert installed == [str(weights)]
-    assert calls == [(Path("runs/embedded"), "cpu", None), (Path("there"), "gpu", weights)]
+    run("train", "embedded", "--start", "embedded", "-o", "a")
+    run("train", "embedded", "--start", "there/model", "-o", "b")
+    assert calls == [
+        (Path("runs/embedded"), "cpu", None, None),
+        (Path("there"), "gpu", weights, None),
+        (Path("a"), "cpu", None, weights),
+        (Path("b"), "cpu", None, Path("there/model")),
+    ]
 
 
 def test_an_evaluation_is_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -582,6 +582,15 @@ def test_the_whole_recipe_runs_and_its_model_loads_in_transformers(tmp_path: Pat
     with Image.open(tmp_path / "model_stage/samples/000004.png") as sheet:
         assert sheet.size == (768, 768)
     JanusForConditionalGeneration.from_pretrained(folder)
+    longer = train_embedded(tmp_path / "longer", budget="small", start=folder)
+    for name in ("tokenizer.json", "patches.safetensors"):
+        assert (longer / name).read_bytes() == (folder / name).read_bytes()
+    old, new = (JanusPipeline.from_pretrained(path).model.state_dict() for path in (folder, longer))
+    moved = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert {"language", "vision", "vq", "code_head"} <= moved
+    near = torch.nn.functional.cosine_similarity
+    name = "language.layers.0.attention.qkv.weight"
+    assert near(old[name].flatten(), new[name].flatten(), dim=0) > 0.99  # not begun anew
 
 
 @pytest.mark.slow

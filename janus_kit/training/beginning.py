@@ -10,13 +10,12 @@ from janus_kit.config import LanguageConfig
 from janus_kit.model import Janus, Layer
 from janus_kit.prompts import Tokenizer
 from janus_kit.training.quantizer import PatchBook
-from janus_kit.training.vision_stage import VisionLearner
+from janus_kit.training.vision_stage import MARKS, VisionLearner
 
 __all__ = ["initialise", "word_embeds"]
 
 SPREAD = 0.5  # of the embeds at the start
 ALL, WORD, PATCH, START = 0, 1, 2, 3  # the channels of look_around's marks
-MARKS = 4
 
 
 def word_embeds(config: LanguageConfig, seed: int) -> Tensor:

@@ -207,6 +207,7 @@ def train_model(
     vision: VisionLearner | None = None,
     spoil: Spoil | None = None,
     watch: Callable[[int, Janus], Mapping[str, float]] | None = None,
+    taken: Janus | None = None,
     template: Template = PRO,
     seed: int = 0,
 ) -> Janus:
@@ -216,13 +217,16 @@ def train_model(
     `initialise` makes them. drawn and asked: the scenes that are drawn and those that are asked
     about; no scene comes twice. schedule.batch counts drawn pictures a step; a quarter as many are
     asked about, each in several conversations, half of them spoilt by spoil. watch: looks at the
-    model as it is after so many steps.
+    model as it is after so many steps. taken: a trained model that goes on to learn.
     """
     from accelerate import PartialState
 
     state = PartialState()
-    janus = Janus(config)
-    initialise(janus, book, vision, tokenizer, seed)
+    janus = taken or Janus(config)
+    if taken is None:
+        initialise(janus, book, vision, tokenizer, seed)
+    elif vision is not None:
+        janus.vision.load_state_dict(vision.vision.state_dict())
     for frozen in (janus.vq, janus.vision, janus.vision_aligner):
         frozen.requires_grad_(False)
     janus.to(state.device)

@@ -1,6 +1,7 @@
 """How the embedded model is made, from nothing to a folder: `janus-kit train embedded`."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from janus_kit import checkpoint
 from janus_kit.config import PRESETS
-from janus_kit.errors import OptionError
+from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.model import Janus
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import language, painting, world
@@ -62,7 +63,7 @@ class Budget:
 BUDGETS: Mapping[str, Budget] = {
     "cpu": Budget(
         scenes=900,
-        vq=Schedule(steps=420, batch=4, rate=4e-3, warmup=20),
+        vq=Schedule(steps=900, batch=4, rate=4e-3, warmup=20),
         vision=Schedule(steps=2400, batch=8, rate=2e-3, warmup=40),
         model=Schedule(steps=3600, batch=8, rate=1.5e-3, warmup=40, hold=0.5),
     ),
@@ -143,13 +144,16 @@ def texts(names: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = None) -> Path:
+def train_embedded(
+    folder: Path, *, budget: str = "cpu", target: Path | None = None, start: Path | None = None
+) -> Path:
     """Train the embedded model in folder, resuming what is there; returns the finished model.
 
     The stages are the tokenizer of texts, the codes, the understanding encoder, the model and the
     VQ tokenizer; each keeps its state in a file or folder of its own. The finished model, in
-    bfloat16, goes to target, or folder/model. Runs under torchrun or accelerate launch too. Raises
-    OptionError for an unknown budget.
+    bfloat16, goes to target, or folder/model. start: a model that this made, which goes on to
+    learn; its tokenizer of texts and its codes stay. Runs under torchrun or accelerate launch too.
+    Raises OptionError for an unknown budget, CheckpointError for a start that is no such model.
     """
     if budget not in BUDGETS:
         raise OptionError(f"budget must be {', '.join(BUDGETS)}, not {budget!r}")
@@ -158,6 +162,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
     config = PRESETS[plan.preset]
     folder.mkdir(parents=True, exist_ok=True)
     words = folder / "tokenizer"
+    taken = None if start is None else _take(start, folder, words, plan)
     if not (words / "tokenizer.json").exists():
         train_tokenizer(texts(plan.names), config.language.vocab_size, words)
     tokenizer = Tokenizer.from_folder(words, config.language.vocab_size)
@@ -171,6 +176,7 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
         folder / "vision",
         plan.vision,
         spoil=partial(as_drawn, book),
+        taken=taken,
     )
     janus = train_model(
         config,
@@ -190,14 +196,28 @@ def train_embedded(folder: Path, *, budget: str = "cpu", target: Path | None = N
             folder=folder / "model_stage",
             wishes=WISHES,
         ),
+        taken=taken,
         seed=SEED,
     )
     # Last, since nothing else waits for it: what the codes stand for is in the book.
     look = Perceptual() if plan.perceptual else None
     scenes = partial(_picture, plan)
-    vq = train_vq(config.vq, scenes, book, folder / "vq", plan.vq, perceptual=look)
+    old = None if taken is None else taken.vq
+    vq = train_vq(config.vq, scenes, book, folder / "vq", plan.vq, perceptual=look, taken=old)
     janus.vq.load_state_dict(vq.state_dict())
     return export(janus, book, words, target or folder / "model")
+
+
+def _take(start: Path, folder: Path, words: Path, plan: Budget) -> Janus:
+    """The model of start, in float32; its tokenizer and its codes are copied into folder."""
+    janus, config = checkpoint.load(start, device=torch.device("cpu"), dtype=torch.float32)
+    if config != PRESETS[plan.preset]:
+        raise CheckpointError(f"{start}: is not of the preset {plan.preset!r}; train anew")
+    PatchBook.load(start / PATCHES).save(folder / PATCHES)
+    words.mkdir(exist_ok=True)
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        shutil.copyfile(start / name, words / name)
+    return janus.requires_grad_(True)
 
 
 def _meanings(embeds: Tensor, tokenizer: Tokenizer, words: Iterable[str]) -> Tensor:

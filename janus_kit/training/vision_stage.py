@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_kit.config import VisionConfig
+from janus_kit.model import Janus
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.world import COLORS, Scene, mask
 from janus_kit.vision.encoder import Projector, VisionEncoder
@@ -23,6 +24,7 @@ from janus_kit.vision.encoder import Projector, VisionEncoder
 __all__ = ["VisionLearner", "patch_labels", "train_vision"]
 
 Scenes = Callable[[int], "tuple[np.ndarray[Any, Any], Scene]"]
+MARKS = 4  # channels of the embeds that tell kinds of places apart, see beginning.py
 COVERED = 0.1  # the share of a patch that a thing has to cover
 
 Spoil = Callable[[Tensor, np.random.Generator], Tensor]  # pixels -> pixels
@@ -69,15 +71,25 @@ def waves(config: VisionConfig) -> Tensor:
 class VisionLearner(nn.Module):
     """A VisionEncoder and its aligner: forward((pixels, labels)) -> figures.
 
-    words: a name's or a colour's embed each, fp32 [names, d] and [colours, d].
+    words: a name's or a colour's embed each, fp32 [names, d] and [colours, d]. taken: a trained
+    model whose encoder goes on to learn; its aligner stays, since the rest has learnt to read it.
     """
 
     names: Tensor
     colors: Tensor
 
-    def __init__(self, config: VisionConfig, words: tuple[Tensor, Tensor], seed: int) -> None:
+    def __init__(
+        self,
+        config: VisionConfig,
+        words: tuple[Tensor, Tensor],
+        seed: int,
+        taken: Janus | None = None,
+    ) -> None:
         super().__init__()
-        names, colors = words
+        names, colors = (embeds.clone() for embeds in words)
+        if taken is not None:
+            names[:, :MARKS] = 0  # where its aligner tells a patch from a word
+            colors[:, :MARKS] = 0
         self.vision = VisionEncoder(config)
         self.aligner = Projector(config.width, names.shape[1], names.shape[1])
         self.register_buffer("names", F.normalize(names, dim=-1), persistent=False)
@@ -93,10 +105,27 @@ class VisionLearner(nn.Module):
                 if ".blocks." in name and name.endswith(("out.weight", "fc2.weight")):
                     parameter.zero_()
             self.vision.positions.copy_(0.5 * waves(config))
+        # What a scaled aligner's answers are multiplied by.
+        self.sharp = nn.Parameter(torch.ones(()), requires_grad=taken is not None)
+        if taken is not None:
+            self.vision.load_state_dict(taken.vision.state_dict())
+            self.aligner.load_state_dict(taken.vision_aligner.state_dict())
+            self.aligner.requires_grad_(False)
+
+    @torch.no_grad()
+    def settle(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Set sharp to the power of two at which the loss of a batch is least."""
+        powers = [2.0**n for n in range(-2, 8)]
+
+        def loss(power: float) -> float:
+            self.sharp.fill_(power)
+            return float(self.forward(batch)["loss"])
+
+        self.sharp.fill_(min(powers, key=loss))
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         pixels, labels = batch
-        found = self.aligner(self.vision(pixels)).float().flatten(0, 1)
+        found = self.sharp * self.aligner(self.vision(pixels)).float().flatten(0, 1)
         figures = {}
         for place, (kind, words) in enumerate((("name", self.names), ("colour", self.colors))):
             logits = F.pad(found @ words.float().T, (1, 0))  # nothing is the zero vector
@@ -120,15 +149,17 @@ def train_vision(
     *,
     spoil: Spoil | None = None,
     seed: int = 0,
+    taken: Janus | None = None,
 ) -> VisionLearner:
     """Train an encoder and its aligner on scenes, in folder; returns them with the mean weights.
 
     words: the embeds of names, and of world.COLORS. spoil: what is done to half of the pictures.
+    taken: see VisionLearner.
     """
     from accelerate import PartialState
 
     state = PartialState()
-    learner = VisionLearner(config, words, seed).to(state.device)
+    learner = VisionLearner(config, words, seed, taken).to(state.device)
     side = config.image_size // config.patch_size
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -144,6 +175,8 @@ def train_vision(
         # Colours are a patch's loudest direction by far; Muon lets it learn outlines as fast.
         return ".blocks." in name or name.endswith("patch.weight")
 
+    if taken is not None:
+        learner.settle(batch(0))
     stage = Stage(
         module=learner,
         optimizers=optimizers(learner, inside, schedule.rate),

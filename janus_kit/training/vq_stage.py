@@ -110,15 +110,18 @@ def train_vq(
     *,
     seed: int = 0,
     perceptual: Perceptual | None = None,
+    taken: VQTokenizer | None = None,
 ) -> VQTokenizer:
     """Train a tokenizer on scenes and the codes of book, in folder.
 
-    Most steps look at 128×128 pixels, a ninth of the work; GroupNorm and attention need the real
-    size before the end, and the last third has it.
+    taken: a trained one that goes on to learn. Most steps look at 128×128 pixels, a ninth of the
+    work; GroupNorm and attention need the real size before the end, and the last third has it.
     """
     from accelerate import PartialState
 
     learner = VQLearner(config, book, seed, perceptual)
+    if taken is not None:
+        learner.vq.load_state_dict(taken.state_dict())
     state = PartialState()
     learner.to(state.device)
 
