@@ -323,9 +323,8 @@ def _crew(load: Load, workers: int | None, address: str | None) -> "Crew":
     from janus_kit.batch.rayed import Crew
 
     given = load.keywords
-    options = {"revision": given["revision"], "device": given["device"]}
+    options = {name: given[name] for name in ("revision", "device", "quantization")}
     options |= {"dtype": given["dtype"] or "auto", "verify": not given["no_verify"]}
-    options |= {"quantization": given["quantization"]}
     name = given["model"]
     name = str(Path(name).resolve()) if name and Path(name).is_dir() else name
     return Crew({"model": name, "options": options}, workers or 1, address)

@@ -39,6 +39,7 @@ OWN_BUSY_SHARE = 0.27
 CALM_SHARE = 0.05  # the calm parts of coloured things
 SAME = 0.02  # a patch that differs by no more from the empty ground is ground
 PUSHES = 200
+PUSHERS = 1024  # codes that push all others at once
 PUSH_WIDTH = 20.0  # codes push those within some 1/20 of a cosine most
 SAMPLES = 40_000  # patches of each kind that k-means looks at
 
@@ -92,7 +93,7 @@ class PatchBook:
         shape = {"ground": self.ground, "own": self.own, "colors": self.colors}
         part = path.with_name(f".{path.name}.{os.getpid()}")
         levels = {name: _bytes(rows).contiguous() for name, rows in parts.items()}
-        save_file(levels, part, {"format": "pt", "book": json.dumps(shape)})
+        save_file(levels, part, {"book": json.dumps(shape)})  # two would stand in any order
         part.replace(path)
 
     @torch.no_grad()
@@ -149,11 +150,15 @@ class PatchBook:
         whole = torch.cat((calm, self.busy))
         left, _, _ = torch.linalg.svd(whole - whole.mean(0), full_matrices=False)
         # Equal patches get a little noise, or nothing would part them.
-        noise = torch.randn(len(left), size, generator=torch.Generator().manual_seed(0))
+        random = torch.Generator().manual_seed(0)
+        noise = torch.randn(len(left), size, generator=random)
         vectors = F.normalize(left[:, :size] * len(left) ** 0.5 + 0.1 * noise, dim=-1)
         for _ in range(PUSHES):
-            near = (PUSH_WIDTH * (vectors @ vectors.T - 1)).exp().fill_diagonal_(0)
-            vectors = F.normalize(vectors - 0.02 * F.normalize(near @ vectors, dim=-1), dim=-1)
+            some = torch.randperm(len(left), generator=random)[:PUSHERS]
+            near = (PUSH_WIDTH * (vectors @ vectors[some].T - 1)).exp()
+            near[some, torch.arange(len(some))] = 0  # nothing pushes itself
+            pushed = vectors - 0.02 * F.normalize(near @ vectors[some], dim=-1)
+            vectors = F.normalize(pushed, dim=-1)
         return vectors
 
 
