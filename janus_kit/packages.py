@@ -4,6 +4,7 @@ So whatever mirror or proxy a client is set to is used.
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from janus_kit.errors import JanusKitError
 
-__all__ = ["Package", "fetch"]
+__all__ = ["Package", "cache_home", "fetch"]
 
 _COMMANDS = {  # client → what fetches one archive into the working folder
     "apt-get": ("apt-get", "download"),
@@ -51,6 +52,11 @@ class Package:
             "pip": "see that pip reaches its index",
         }
         return f"{how[self.client]}, or put {self.file} into {{folder}} yourself"
+
+
+def cache_home() -> Path:
+    """The cache folder of this package, $XDG_CACHE_HOME/janus_kit."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "janus_kit"
 
 
 def fetch(package: Package, folder: Path) -> Path:

