@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from janus_kit.config import VQConfig
 from janus_kit.generation.vq import VQTokenizer
+from janus_kit.training.critic import Critic
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.perceptual import Perceptual
 from janus_kit.training.quantizer import PatchBook, to_pixels
@@ -25,11 +26,16 @@ __all__ = ["VQLearner", "train_vq"]
 Scenes = Callable[[int], "np.ndarray[Any, Any]"]  # seed → uint8 [384, 384, 3]
 
 PERCEPTUAL = 0.1  # the weight of how a network of photographs sees the difference
+ADVERSARIAL = 0.02  # the weight of what a critic of patches finds out
+CRITIC_RATE = 3e-4
 SHARP = 32.0  # on a sphere of 8 dimensions a thousand codes lie some 0.1 of a cosine apart
 
 
 class VQLearner(nn.Module):
-    """A VQTokenizer with its losses: forward((pixels [b, 3, h, w], codes [b, n])) -> figures."""
+    """A VQTokenizer with its losses: forward((pixels, codes, judged)) -> figures.
+
+    Pixels are [b, 3, h, w] in [-1, 1], codes [b, n]; judged says whether the critic takes part.
+    """
 
     def __init__(
         self, config: VQConfig, book: PatchBook, seed: int, perceptual: Perceptual | None = None
@@ -37,12 +43,15 @@ class VQLearner(nn.Module):
         super().__init__()
         self.vq = VQTokenizer(config)
         self.perceptual = perceptual
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.critic = Critic()
         initialise(self.vq, seed)
         with torch.no_grad():
             self.vq.codebook.weight.copy_(book.vectors(config.code_dim))
 
-    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        pixels, codes = batch
+    def forward(self, batch: tuple[Tensor, Tensor, bool]) -> dict[str, Tensor]:
+        pixels, codes, judged = batch
         book = F.normalize(self.vq.codebook.weight.float(), dim=-1)
         logits = SHARP * self.vq.vectors(pixels).float() @ book.detach().T
         named = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), label_smoothing=0.02)
@@ -59,6 +68,11 @@ class VQLearner(nn.Module):
         if self.perceptual is not None:
             figures["perceptual"] = self.perceptual(drawn, pixels)
             painted = painted + PERCEPTUAL * figures["perceptual"]
+        if judged:
+            figures["critic"], figures["found out"] = self.critic.losses(drawn, pixels)
+            painted = painted + ADVERSARIAL * figures["found out"] + figures["critic"]
+        else:  # keeps every parameter in the graph for distributed training
+            painted = painted + 0 * sum(p.sum() for p in self.critic.parameters())
         return {"loss": painted + 0.2 * named, **figures}
 
 
@@ -111,33 +125,43 @@ def train_vq(
     seed: int = 0,
     perceptual: Perceptual | None = None,
     taken: VQTokenizer | None = None,
+    taken_book: PatchBook | None = None,
+    critic_from: float = 0.5,
 ) -> VQTokenizer:
     """Train a tokenizer on scenes and the codes of book, in folder.
 
-    taken: a trained one that goes on to learn. Most steps look at 128×128 pixels, a ninth of the
-    work; GroupNorm and attention need the real size before the end, and the last third has it.
+    taken: a trained one that goes on to learn. taken_book: what its codes stood for, where that was
+    something else: codes then begin where those of like patches were. Most steps look at 128×128
+    pixels, a ninth of the work; GroupNorm and attention need the real size before the end, and the
+    last third has it. From schedule.steps × critic_from on a critic judges what is painted.
     """
     from accelerate import PartialState
 
     learner = VQLearner(config, book, seed, perceptual)
     if taken is not None:
-        learner.vq.load_state_dict(taken.state_dict())
+        weights = dict(taken.state_dict())
+        if taken_book is not None:
+            kin = (taken_book, taken.codebook.weight.detach())
+            weights["codebook.weight"] = book.vectors(config.code_dim, kin)
+        learner.vq.load_state_dict(weights)
     state = PartialState()
     learner.to(state.device)
 
-    def batch(step: int) -> tuple[Tensor, Tensor]:
+    def batch(step: int) -> tuple[Tensor, Tensor, bool]:
         whole = step >= schedule.steps * 2 // 3
         rows = max(1, schedule.batch // (4 if whole else 1))
         first = (step * state.num_processes + state.process_index) * schedule.batch
         pixels = _windows(scenes, range(first, first + rows), 384 if whole else 128)
-        return pixels.to(state.device), book.codes(pixels).to(state.device)
+        judged = step >= schedule.steps * critic_from
+        return pixels.to(state.device), book.codes(pixels).to(state.device), judged
 
     def inside(name: str) -> bool:
         return not name.endswith(("conv_out.weight", "encoder.conv_in.weight", "codebook.weight"))
 
+    judge = torch.optim.AdamW(learner.critic.parameters(), lr=CRITIC_RATE, betas=(0.5, 0.9))
     stage = Stage(
         module=learner,
-        optimizers=optimizers(learner, inside, schedule.rate),
+        optimizers=(*optimizers(learner.vq, inside, schedule.rate), judge),
         batch=batch,
         schedule=schedule,
         average=0.98,
