@@ -90,11 +90,11 @@ def test_of_two_things_in_a_steady_world_the_first_stands_on_the_left() -> None:
         assert (scene.relation == "left of") == (first.name != second.name)
 
 
-def test_steady_things_begin_on_the_grid_of_codes_in_two_sizes() -> None:
+def test_steady_things_begin_on_the_grid_of_codes_in_one_size() -> None:
     found = scenes(100, steady=True)
     boxes = [thing.box for scene in found for thing in scene.things]
     assert all(x0 % 16 == 0 and y0 % 16 == 0 for x0, y0, _, _ in boxes)
-    assert {max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes} == {208, 144}
+    assert {max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes} == {144}
     assert {thing.view for s in found for thing in s.things} <= set(HEROES.values())
     assert {scene.ground for scene in found} == set(world.STEADY_GROUNDS)
 

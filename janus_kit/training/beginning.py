@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from janus_kit.config import LanguageConfig
 from janus_kit.model import Janus, Layer
 from janus_kit.prompts import Tokenizer
-from janus_kit.training.quantizer import PatchBook
+from janus_kit.training.traits import Traits
 from janus_kit.training.vision_stage import MARKS, VisionLearner
 
 __all__ = ["initialise", "word_embeds"]
@@ -27,7 +27,7 @@ def word_embeds(config: LanguageConfig, seed: int) -> Tensor:
 @torch.no_grad()
 def initialise(
     janus: Janus,
-    book: PatchBook | None,
+    traits: Traits | None,
     vision: VisionLearner | None,
     tokenizer: Tokenizer,
     seed: int,
@@ -57,9 +57,10 @@ def initialise(
     if vision is not None:
         janus.vision.load_state_dict(vision.vision.state_dict())
         janus.vision_aligner.load_state_dict(vision.aligner.state_dict())
-    if book is not None:
-        janus.code_embed.weight.copy_(book.vectors(janus.config.vq.code_dim))
-        janus.code_head.fc2.weight.copy_(book.traits(janus.config.language.hidden, seed) * small)
+    if traits is not None:
+        hidden = janus.config.language.hidden
+        janus.code_embed.weight.copy_(traits.embeds(janus.config.vq.code_dim, seed))
+        janus.code_head.fc2.weight.copy_(traits.vectors(hidden, seed) * small)
     look_around(janus, tokenizer)
 
 

@@ -28,6 +28,7 @@ from janus_kit.prompts import (
 from janus_kit.training.beginning import initialise
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.quantizer import PatchBook, to_pixels
+from janus_kit.training.traits import Traits
 from janus_kit.training.vision_stage import Spoil, VisionLearner, half_spoilt
 
 __all__ = [
@@ -204,6 +205,7 @@ def train_model(
     folder: Path,
     schedule: Schedule,
     *,
+    traits: Traits | None = None,
     vision: VisionLearner | None = None,
     spoil: Spoil | None = None,
     watch: Callable[[int, Janus], Mapping[str, float]] | None = None,
@@ -213,18 +215,19 @@ def train_model(
 ) -> Janus:
     """Train a Janus around a trained encoder and aligner; the returned one has the mean weights.
 
-    book: what the codes stand for; the VQ tokenizer, the encoder and its aligner stay as
+    book: what the codes stand for. The VQ tokenizer, the encoder and its aligner stay as
     `initialise` makes them. drawn and asked: the scenes that are drawn and those that are asked
     about; no scene comes twice. schedule.batch counts drawn pictures a step; a quarter as many are
-    asked about, each in several conversations, half of them spoilt by spoil. watch: looks at the
-    model as it is after so many steps. taken: a trained model that goes on to learn.
+    asked about, each in several conversations, half of them spoilt by spoil. traits: what the codes
+    show, from which a fresh model begins. watch: looks at the model as it is after so many steps.
+    taken: a trained model that goes on to learn.
     """
     from accelerate import PartialState
 
     state = PartialState()
     janus = taken or Janus(config)
     if taken is None:
-        initialise(janus, book, vision, tokenizer, seed)
+        initialise(janus, traits, vision, tokenizer, seed)
     elif vision is not None:
         janus.vision.load_state_dict(vision.vision.state_dict())
     for frozen in (janus.vq, janus.vision, janus.vision_aligner):

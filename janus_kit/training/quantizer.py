@@ -33,12 +33,12 @@ PATCH = 16  # pixels on each side
 SHRINK = 2  # patches are compared at half size
 BUSY = 0.06  # a patch is busy when a channel's standard deviation, in [-1, 1], exceeds it
 # Shares of the codes; what is left are the busy forms in all colours.
-GROUND_SHARE = 0.015
-OWN_CALM_SHARE = 0.04  # things in their own colours
-OWN_BUSY_SHARE = 0.27
-CALM_SHARE = 0.05  # the calm parts of coloured things
+GROUND_SHARE = 0.01
+OWN_CALM_SHARE = 0.02  # things in their own colours
+OWN_BUSY_SHARE = 0.28
+CALM_SHARE = 0.02  # the calm parts of coloured things
 SAME = 0.02  # a patch that differs by no more from the empty ground is ground
-PUSHES = 200
+PUSHES, PUSHES_OF_KIN = 200, 50
 PUSHERS = 1024  # codes that push all others at once
 PUSH_WIDTH = 20.0  # codes push those within some 1/20 of a cosine most
 SAMPLES = 40_000  # patches of each kind that k-means looks at
@@ -122,39 +122,38 @@ class PatchBook:
         above = F.pad(busy, (0, 0, 1, 0))[:, :side]
         return (busy & ~above).flatten(1)
 
-    def traits(self, size: int, seed: int) -> Tensor:
-        """Random vectors [codes, size] of variance 1: one of its own for each code of the ground
-        and of own colours, the sum of one for the colour and one for the form for the others."""
-        random = torch.Generator().manual_seed(seed)
+    def families(self) -> tuple[slice, slice]:
+        """The calm and the busy codes of coloured things: runs of equal length, one a colour."""
+        calm = len(self.calm)
+        return (
+            slice(self.ground + self.own[0], calm),
+            slice(calm + self.own[1], calm + len(self.busy)),
+        )
 
-        def own(count: int) -> Tensor:
-            return torch.randn(count, size, generator=random)
+    def whole(self) -> Tensor:
+        """The patches of all codes at half size [codes, 192]."""
+        side = (PATCH // SHRINK) ** 2
+        return torch.cat((self.calm.unsqueeze(-1).expand(-1, -1, side).flatten(1), self.busy))
 
-        def family(count: int) -> Tensor:
-            fixed = torch.Generator().manual_seed(seed + 1)
-            colors = torch.randn(self.colors, 1, size, generator=fixed)
-            return (colors + own(count // self.colors)).flatten(0, 1) / 2**0.5
-
-        alone, busy = self.ground + self.own[0], self.own[1]
-        calm_family = family(len(self.calm) - alone)
-        return torch.cat((own(alone), calm_family, own(busy), family(len(self.busy) - busy)))
-
-    def vectors(self, size: int) -> Tensor:
+    def vectors(self, size: int, kin: "tuple[PatchBook, Tensor] | None" = None) -> Tensor:
         """Unit vectors [codes, size] in which alike patches lie close.
 
-        They start as the patches' main components and push each other apart until they fill the
-        sphere (the uniformity of Wang and Isola, 2020): crowded ones could not be told apart.
+        They start as the patches' main components, or as those of the nearest patches of kin,
+        another book with its vectors, and push each other apart until they fill the sphere (the
+        uniformity of Wang and Isola, 2020): crowded ones could not be told apart.
         """
-        side = (PATCH // SHRINK) ** 2
-        calm = self.calm.unsqueeze(-1).expand(-1, -1, side).flatten(1)
-        whole = torch.cat((calm, self.busy))
-        left, _, _ = torch.linalg.svd(whole - whole.mean(0), full_matrices=False)
+        whole = self.whole()
+        if kin is None:
+            left, _, _ = torch.linalg.svd(whole - whole.mean(0), full_matrices=False)
+            start = left[:, :size] * len(left) ** 0.5
+        else:
+            start = F.normalize(kin[1], dim=-1)[_nearest(whole, kin[0].whole())] * size**0.5
         # Equal patches get a little noise, or nothing would part them.
         random = torch.Generator().manual_seed(0)
-        noise = torch.randn(len(left), size, generator=random)
-        vectors = F.normalize(left[:, :size] * len(left) ** 0.5 + 0.1 * noise, dim=-1)
-        for _ in range(PUSHES):
-            some = torch.randperm(len(left), generator=random)[:PUSHERS]
+        noise = torch.randn(len(start), size, generator=random)
+        vectors = F.normalize(start + 0.1 * noise, dim=-1)
+        for _ in range(PUSHES if kin is None else PUSHES_OF_KIN):
+            some = torch.randperm(len(start), generator=random)[:PUSHERS]
             near = (PUSH_WIDTH * (vectors @ vectors[some].T - 1)).exp()
             near[some, torch.arange(len(some))] = 0  # nothing pushes itself
             pushed = vectors - 0.02 * F.normalize(near @ vectors[some], dim=-1)

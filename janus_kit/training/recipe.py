@@ -27,6 +27,7 @@ from janus_kit.training.model_stage import Example, train_model
 from janus_kit.training.perceptual import Perceptual
 from janus_kit.training.quantizer import PatchBook, as_drawn, design
 from janus_kit.training.tokenizer import train_tokenizer
+from janus_kit.training.traits import survey
 from janus_kit.training.vision_stage import train_vision
 from janus_kit.training.vq_stage import train_vq
 from janus_kit.training.watching import Watch
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 SEED = 0
 PATCHES = "patches.safetensors"
 BOOK = 90_000_000  # the first number of the scenes that the codes are laid out over
+SURVEYED = 91_000_000  # and of those that tell what they show
 WISHES = (  # what is drawn while the model trains
     "a photo of a zebra",
     "a photo of three red apples",
@@ -52,6 +54,7 @@ class Budget:
     """How much one run learns."""
 
     scenes: int  # that the codes are laid out over
+    surveyed: int  # that tell what the codes show
     vq: Schedule
     vision: Schedule
     model: Schedule
@@ -63,6 +66,7 @@ class Budget:
 BUDGETS: Mapping[str, Budget] = {
     "cpu": Budget(
         scenes=900,
+        surveyed=2400,
         vq=Schedule(steps=900, batch=4, rate=4e-3, warmup=20),
         vision=Schedule(steps=2400, batch=8, rate=2e-3, warmup=40),
         model=Schedule(steps=3600, batch=8, rate=1.5e-3, warmup=40, hold=0.5),
@@ -70,6 +74,7 @@ BUDGETS: Mapping[str, Budget] = {
     # Meant for twenty minutes of one H100-class GPU; not run yet.
     "gpu": Budget(
         scenes=2000,
+        surveyed=4000,
         vq=Schedule(steps=6000, batch=32, rate=3e-3, warmup=100, save_every=500),
         vision=Schedule(steps=4000, batch=128, rate=3e-3, warmup=100, save_every=500),
         model=Schedule(steps=10000, batch=128, rate=2e-3, warmup=200, save_every=500),
@@ -77,6 +82,7 @@ BUDGETS: Mapping[str, Budget] = {
     # Minutes; shows that everything runs and draws nothing worth seeing.
     "small": Budget(
         scenes=12,
+        surveyed=12,
         perceptual=False,
         vq=Schedule(steps=4, batch=1, rate=1e-3, warmup=2, save_every=2),
         vision=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
@@ -152,7 +158,10 @@ def train_embedded(
     The stages are the tokenizer of texts, the codes, the understanding encoder, the model and the
     VQ tokenizer; each keeps its state in a file or folder of its own. The finished model, in
     bfloat16, goes to target, or folder/model. start: a model that this made, which goes on to
-    learn; its tokenizer of texts and its codes stay. Runs under torchrun or accelerate launch too.
+    learn; its tokenizer of texts and its codes stay. Of one whose language model or codes have
+    another shape, the encoder, its aligner and the VQ tokenizer alone go on. Runs under torchrun
+    or accelerate launch too.
+
     Raises OptionError for an unknown budget, CheckpointError for a start that is no such model.
     """
     if budget not in BUDGETS:
@@ -178,6 +187,10 @@ def train_embedded(
         spoil=partial(as_drawn, book),
         taken=taken,
     )
+    whole = taken if taken is not None and taken.config == config else None
+    scenes = (
+        world.compose(SURVEYED + i, names=plan.names, steady=True) for i in range(plan.surveyed)
+    )
     janus = train_model(
         config,
         book,
@@ -186,6 +199,7 @@ def train_embedded(
         partial(example, plan.names, 4),
         folder / "model_stage",
         plan.model,
+        traits=survey(book, scenes, plan.names) if whole is None else None,
         vision=vision,
         spoil=partial(as_drawn, book),
         watch=Watch(
@@ -196,14 +210,23 @@ def train_embedded(
             folder=folder / "model_stage",
             wishes=WISHES,
         ),
-        taken=taken,
+        taken=whole,
         seed=SEED,
     )
     # Last, since nothing else waits for it: what the codes stand for is in the book.
     look = Perceptual() if plan.perceptual else None
-    scenes = partial(_picture, plan)
+    drawn = partial(_picture, plan)
     old = None if taken is None else taken.vq
-    vq = train_vq(config.vq, scenes, book, folder / "vq", plan.vq, perceptual=look, taken=old)
+    vq = train_vq(
+        config.vq,
+        drawn,
+        book,
+        folder / "vq",
+        plan.vq,
+        perceptual=look,
+        taken=old,
+        taken_book=None if start is None or whole is not None else PatchBook.load(start / PATCHES),
+    )
     janus.vq.load_state_dict(vq.state_dict())
     return export(janus, book, words, target or folder / "model")
 
@@ -211,9 +234,12 @@ def train_embedded(
 def _take(start: Path, folder: Path, words: Path, plan: Budget) -> Janus:
     """The model of start, in float32; its tokenizer and its codes are copied into folder."""
     janus, config = checkpoint.load(start, device=torch.device("cpu"), dtype=torch.float32)
-    if config != PRESETS[plan.preset]:
+    wanted = PRESETS[plan.preset]
+    shapes = [(c.vision, c.language.hidden, c.language.vocab_size) for c in (config, wanted)]
+    if shapes[0] != shapes[1]:
         raise CheckpointError(f"{start}: is not of the preset {plan.preset!r}; train anew")
-    PatchBook.load(start / PATCHES).save(folder / PATCHES)
+    if config == wanted:
+        PatchBook.load(start / PATCHES).save(folder / PATCHES)
     words.mkdir(exist_ok=True)
     for name in ("tokenizer_config.json", "tokenizer.json"):
         shutil.copyfile(start / name, words / name)

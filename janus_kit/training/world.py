@@ -1,7 +1,7 @@
 """The drawing world: GenEval's eighty things, alone, together, counted, coloured and placed.
 
 Scenes are composed from a seed and carry their whole truth. The steady world is the part that a
-small model learns to draw: one view of each thing, two sizes, places on a grid. Understanding
+small model learns to draw: one view of each thing, one size, places on a grid. Understanding
 learns from the whole: all training views, any size and place, turned, on grounds like rooms.
 """
 
@@ -72,8 +72,8 @@ _THREE = ((0.5, 0.25), (0.25, 0.75), (0.75, 0.75))
 _FOUR = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
 _ROW = ((0.18, 0.5), (0.5, 0.5), (0.82, 0.5))
 _TURNED = ((0.25, 0.25), (0.75, 0.25), (0.5, 0.75))
-_LARGE, _SMALL = 208, 144  # steady sizes of the longer side
-STEADY_GROUNDS = ("sand", "slate")  # of painting.GROUNDS
+_STEADY = 144  # the steady size of the longer side
+STEADY_GROUNDS = ("slate",)  # of painting.GROUNDS
 _Layout = tuple[tuple[tuple[float, float], ...], float, tuple[int, int]]  # centres, jitter, sizes
 _LAYOUTS: Mapping[int, tuple[_Layout, ...]] = {
     1: ((_ONE, 0.16, (130, 300)),),
@@ -298,7 +298,7 @@ def _place(
     elif not steady:
         centres = tuple(centres[int(i)] for i in rng.permutation(count))
     looks = {kind: _view(rng, kind[0], novel, steady) for kind in dict.fromkeys(kinds)}
-    size = _LARGE if count == 1 else _SMALL
+    size = _STEADY
     shift = rng.integers(-1, 1, 2) * GRID if steady else np.zeros(2)
     flip, angle, things = False, 0, []
     for kind, place in zip(kinds, centres, strict=True):
@@ -334,6 +334,7 @@ def _put(thing: Thing, centre: tuple[float, float], steady: bool) -> Thing:
     x, y = centre[0] - width / 2, centre[1] - height / 2
     if steady:
         x, y = (int(n / GRID + 0.5) * GRID for n in (x, y))
-    x0 = int(min(max(x, MARGIN), SIDE - MARGIN - width))
-    y0 = int(min(max(y, MARGIN), SIDE - MARGIN - height))
+    least = GRID if steady else MARGIN  # a steady box stays on the grid
+    x0 = int(min(max(x, least), SIDE - MARGIN - width))
+    y0 = int(min(max(y, least), SIDE - MARGIN - height))
     return replace(thing, box=(x0, y0, x0 + width, y0 + height))

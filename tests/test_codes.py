@@ -1,0 +1,229 @@
+"""The codes of the embedded model: what they stand for and show, and how pictures become codes."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from janus_kit.config import VQConfig
+from janus_kit.errors import CheckpointError
+from janus_kit.training import painting, world
+from janus_kit.training.bank.heroes import HEROES
+from janus_kit.training.bank.names import NAMES
+from janus_kit.training.loop import Schedule
+from janus_kit.training.quantizer import BUSY, PatchBook, as_drawn, design, patches, to_pixels
+from janus_kit.training.traits import COLOR, NAME, PLACE, Traits, survey
+from janus_kit.training.vision_stage import half_spoilt
+from janus_kit.training.vq_stage import train_vq
+
+SMALL_VQ = VQConfig(
+    codebook_size=64,
+    base_channels=32,
+    latent_channels=32,
+    channel_multiplier=(1, 1, 1, 1, 1),
+    res_blocks=1,
+)
+
+
+FEW = NAMES[1:7]
+
+
+@pytest.mark.usefixtures("pictures")
+def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
+    def scenes(seed: int) -> Any:
+        return world.compose(seed, names=FEW, steady=True)[0][128:256, 128:256]
+
+    plan = Schedule(steps=3, batch=1, rate=1e-3, warmup=1, save_every=1)
+    book = small_book(4, SMALL_VQ.codebook_size)
+    torch.set_num_threads(1)
+    whole = train_vq(SMALL_VQ, scenes_of_any_size(scenes), book, tmp_path / "a", plan)
+
+    class Stop(Exception):
+        pass
+
+    def cut(seed: int) -> Any:
+        if seed == 1:
+            raise Stop
+        return scenes(seed)
+
+    with pytest.raises(Stop):
+        train_vq(SMALL_VQ, scenes_of_any_size(cut), book, tmp_path / "b", plan)
+    again = train_vq(SMALL_VQ, scenes_of_any_size(scenes), book, tmp_path / "b", plan)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    norms = whole.codebook.weight.norm(dim=-1)
+    assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
+
+
+def scenes_of(few: tuple[str, ...], count: int) -> list[world.Scene]:
+    return [world.compose(seed, names=few, steady=True)[1] for seed in range(count)]
+
+
+def small_book(count: int, codes: int, few: tuple[str, ...] = FEW) -> PatchBook:
+    """Codes laid out over some steady scenes of few things."""
+    scenes = scenes_of(few, count)
+    plain = [world.render(world.unpainted(scene)) for scene in scenes]
+    return design(world.empty(), plain, map(world.in_all_colors, scenes), codes)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_thing_has_the_same_codes_wherever_it_stands() -> None:
+    book = small_book(30, 512)
+    thing = painting.cutout(HEROES["bicycle"], world.COLORS["red"], 144)
+    pictures = []
+    places = [(32, 32), (208, 144)]
+    for place in places:
+        picture = Image.new("RGB", (384, 384), painting.GROUNDS["slate"])
+        picture.paste(thing, place, thing)
+        pictures.append(np.array(picture))
+    found = book.codes(to_pixels(pictures)).view(2, 24, 24)
+    first, second = (found[i, y // 16 :, x // 16 :][:7, :7] for i, (x, y) in enumerate(places))
+    assert torch.equal(first, second)
+    assert len(torch.unique(first)) > 8
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_thing_has_the_same_forms_in_every_colour() -> None:
+    book = small_book(30, 4096)
+    calm, busy = book.ground + book.own[0], len(book.calm) + book.own[1]
+    smooth, forms = (len(book.calm) - calm) // 10, (len(book.busy) - book.own[1]) // 10
+    scene = world.compose(10_000, names=FEW, steady=True)[1]
+    found = book.codes(to_pixels(world.in_all_colors(scene)))
+    assert ((found >= calm) & (found < len(book.calm)) | (found >= busy)).any()
+    for color, row in enumerate(found):
+        both = (row >= busy) & (found[0] >= busy)
+        if both.sum() > 20:
+            assert ((row - busy) % forms == (found[0] - busy) % forms)[both].float().mean() > 0.5
+            assert ((row - busy) // forms == color)[both].float().mean() > 0.8
+        inside = (row >= calm) & (row < len(book.calm))
+        if inside.any():
+            assert ((row - calm) // smooth == color)[inside].float().mean() > 0.7
+
+
+@pytest.mark.usefixtures("pictures")
+def test_things_in_their_own_colours_have_codes_of_their_own() -> None:
+    book = small_book(30, 1024)
+    scene = world.unpainted(world.compose(10_001, names=FEW, steady=True)[1])
+    found = book.codes(to_pixels([world.render(scene)]))[0]
+    own_busy = (found >= len(book.calm)) & (found < len(book.calm) + book.own[1])
+    own_calm = (found >= book.ground) & (found < book.ground + book.own[0])
+    things = ~(found < book.ground)
+    assert things.sum() > 20
+    assert (own_busy | own_calm)[things].float().mean() > 0.75
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_saved_book_gives_the_same_codes_and_another_file_is_refused(tmp_path: Path) -> None:
+    book = small_book(10, 256)
+    book.save(tmp_path / "patches.safetensors")
+    again = PatchBook.load(tmp_path / "patches.safetensors")
+    assert torch.equal(book.calm, again.calm)
+    assert torch.equal(book.busy, again.busy)
+    assert (book.ground, book.own, book.colors) == (again.ground, again.own, again.colors)
+    assert [path.name for path in tmp_path.iterdir()] == ["patches.safetensors"]
+    (tmp_path / "torn.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match=r"torn\.safetensors: holds no patches"):
+        PatchBook.load(tmp_path / "torn.safetensors")
+
+
+@pytest.mark.usefixtures("pictures")
+def test_painted_codes_show_what_they_stand_for() -> None:
+    book = small_book(40, 512)
+    pixels = to_pixels([world.compose(9_000 + i, names=FEW, steady=True)[0] for i in range(4)])
+    painted = book.paint(book.codes(pixels))
+    assert painted.shape == pixels.shape
+    error = (painted - pixels).abs().mean()
+    assert error < 0.05
+    shuffled = book.paint(book.codes(pixels.flip(-1)))
+    assert (shuffled - pixels).abs().mean() > 2 * error
+
+
+@pytest.mark.usefixtures("pictures")
+def test_half_of_the_pictures_are_shown_as_drawn_ones_would_look() -> None:
+    book = small_book(40, 512)
+    pixels = to_pixels([world.compose(9_000 + i)[0] for i in range(8)])
+    spoil = partial(as_drawn, book)
+    shown = half_spoilt(pixels, spoil, np.random.default_rng(3))
+    kept = [torch.equal(a, b) for a, b in zip(shown, pixels, strict=True)]
+    assert 1 <= sum(kept) <= 7
+    assert torch.equal(shown, half_spoilt(pixels, spoil, np.random.default_rng(3)))
+    assert 0.005 < (shown - pixels)[[not k for k in kept]].abs().mean() < 0.1
+    assert shown.abs().max() <= 1
+    assert half_spoilt(pixels, None, np.random.default_rng(3)) is pixels
+
+
+@pytest.mark.usefixtures("pictures")
+def test_codes_know_what_they_show() -> None:
+    few = (*FEW[:4], "zebra")
+    book = small_book(60, 2048, few)
+    traits = survey(book, (world.compose(i, names=few, steady=True) for i in range(60)), few)
+    seen = traits.name.sum(1) > 0
+    for trait in (traits.name, traits.row, traits.column):
+        assert torch.allclose(trait.sum(1)[seen], torch.ones(int(seen.sum())))
+    assert (traits.name[: book.ground, -1][seen[: book.ground]] > 0.5).all()
+    # A zebra that no survey saw: each place says zebra and tells where in it it lies.
+    picture, scene = world.staged([(1, None, "zebra")], None, 5)
+    codes = book.codes(to_pixels([picture])).view(24, 24)
+    (thing,) = scene.things
+    left, top = thing.box[0] // 16, thing.box[1] // 16
+    inside = torch.from_numpy(world.mask(thing)).view(24, 16, 24, 16).float().mean((1, 3)) > 0.5
+    right, near = [], []
+    for y, x in inside.nonzero().tolist():
+        code = codes[y, x]
+        right.append(traits.name[code].argmax() == few.index("zebra"))
+        near.append(traits.row[code, y - top] > 0.3 and traits.column[code, x - left] > 0.3)
+    assert sum(right) > 0.8 * len(right)
+    assert sum(near) > 0.3 * len(near)  # 1 of 40 by chance
+    calm, busy = book.families()
+    for run in (calm, busy):
+        assert (traits.color[run].argmax(1) == torch.arange(10).repeat_interleave(
+            (run.stop - run.start) // 10)).all()  # fmt: skip
+
+
+def test_codes_of_one_name_place_or_colour_begin_as_kin() -> None:
+    # Names, rows and columns of four codes; the last shares nothing with the first.
+    one = torch.eye(4)
+    traits = Traits(one[[0, 0, 1, 1]], one[[0, 1, 0, 1]], one[[0, 1, 1, 1]], one[[0, 0, 0, 1]])
+    vectors = traits.vectors(512, 0)
+    assert vectors.std() == pytest.approx(1, abs=0.1)
+    alike = torch.cosine_similarity(vectors[0], vectors, dim=1)
+    assert alike[1] == pytest.approx(NAME + COLOR, abs=0.1)
+    assert alike[2] == pytest.approx(PLACE + COLOR, abs=0.1)
+    assert alike[3] == pytest.approx(0, abs=0.1)
+    embeds = traits.embeds(8, 0)
+    assert torch.equal(embeds, traits.embeds(8, 0))
+    assert torch.cdist(embeds, embeds).add(torch.eye(4)).min() > 0.2  # none is as another
+
+
+def test_a_thing_begins_where_a_busy_code_stands_below_a_calm_one() -> None:
+    book = PatchBook(torch.zeros(2, 3), torch.zeros(2, 192), ground=1, own=(0, 0), colors=1)
+    codes = torch.tensor([[2, 0, 0, 3, 3, 1, 0, 2, 0]])  # 2 and 3 are busy
+    expected = torch.tensor([[1, 0, 0, 0, 1, 0, 0, 0, 0]])
+    assert book.outlines(codes).long().tolist() == expected.tolist()
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_code_stands_for_the_patch_that_is_nearest() -> None:
+    book = small_book(10, 256)
+    calm = len(book.calm)
+    assert calm + len(book.busy) == 256
+    pixels = to_pixels([world.compose(7, names=FEW, steady=True)[0]])
+    found = patches(pixels)
+    for patch, code in zip(found, book.codes(pixels)[0].tolist(), strict=True):
+        if code < calm:
+            assert patch.std(-1).max() <= BUSY
+            nearest = (book.calm - patch.mean(-1)).norm(dim=-1)
+        else:
+            nearest = (book.busy - patch.flatten()).norm(dim=-1)
+        assert nearest[code % calm if code < calm else code - calm] <= nearest.min() + 1e-4
+    vectors = book.vectors(8)
+    assert torch.allclose(vectors.norm(dim=-1), torch.ones(256), atol=1e-5)
+
+
+def scenes_of_any_size(scenes: Any) -> Any:
+    """Small scenes repeated to 384 pixels, so that whole pictures exist."""
+    return lambda seed: np.tile(scenes(seed), (3, 3, 1))

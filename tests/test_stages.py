@@ -1,0 +1,247 @@
+"""What the stages teach: rows of drawing and answering, labelled patches, and a fair beginning."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config
+
+from janus_kit.config import PRESETS, VisionConfig
+from janus_kit.model import IGNORE, Janus, angles
+from janus_kit.prompts import PRO, Tokenizer
+from janus_kit.training import world
+from janus_kit.training.bank.names import NAMES
+from janus_kit.training.beginning import initialise, word_embeds
+from janus_kit.training.loop import Schedule
+from janus_kit.training.model_stage import (
+    Example,
+    answer_row,
+    collate,
+    draw_row,
+    train_model,
+)
+from janus_kit.training.quantizer import PatchBook, to_pixels
+from janus_kit.training.recipe import lesson
+from janus_kit.training.traits import Traits
+from janus_kit.training.vision_stage import patch_labels, train_vision
+
+FEW = NAMES[1:7]
+
+
+@pytest.fixture
+def tokenizer(tokenizer_folder: Path) -> Tokenizer:
+    return Tokenizer.from_folder(tokenizer_folder)
+
+
+def test_a_drawing_row_teaches_every_code_and_nothing_else(tokenizer: Tokenizer) -> None:
+    row = draw_row(tokenizer, PRO, "a red apple", [7, 8, 9], drop=False)
+    assert row.tokens[0] == tokenizer.bos
+    assert [c for c in row.codes if c >= 0] == [7, 8]
+    assert [c for c in row.code_labels if c != IGNORE] == [7, 8, 9]
+    first = row.code_labels.index(7)
+    assert row.tokens[first] == tokenizer.begin_image  # the code that follows begin_image
+    assert row.codes[first + 1] == 7
+    assert row.code_labels[first + 1] == 8
+    assert set(row.text_labels) == {IGNORE}
+
+
+def test_a_dropped_prompt_keeps_its_length_and_loses_its_words(tokenizer: Tokenizer) -> None:
+    kept = draw_row(tokenizer, PRO, "a red apple", [7, 8, 9], drop=False)
+    lost = draw_row(tokenizer, PRO, "a red apple", [7, 8, 9], drop=True)
+    assert len(kept.tokens) == len(lost.tokens)
+    assert kept.code_labels == lost.code_labels
+    words = lost.tokens[1 : lost.code_labels.index(7)]
+    assert set(words) == {tokenizer.pad}
+
+
+def test_a_hidden_code_is_learnt_but_not_read(tokenizer: Tokenizer) -> None:
+    row = draw_row(tokenizer, PRO, "a star", [7, 8, 9], drop=False, hidden=[True, False, True])
+    assert [c for c in row.code_labels if c != IGNORE] == [7, 8, 9]
+    assert row.codes[-2:] == [-1, 8]
+    assert row.tokens[-2] == tokenizer.pad
+
+
+def test_an_answering_row_teaches_the_answers_and_their_ends(tokenizer: Tokenizer) -> None:
+    row = answer_row(tokenizer, PRO, [[("What is it?", "An apple."), ("Red?", "Yes.")]], 4)
+    learnt = [token for token in row.text_labels if token != IGNORE]
+    ends = [i for i, token in enumerate(learnt) if token == tokenizer.eos]
+    assert len(ends) == 2
+    assert tokenizer.decode(learnt[: ends[0]]).strip() == "An apple."
+    assert tokenizer.decode(learnt[ends[0] + 1 : ends[1]]).strip() == "Yes."
+    assert row.tokens.count(tokenizer.image) == 4
+    place = row.text_labels.index(learnt[0])
+    assert row.tokens[place + 1] == learnt[0]  # the label is the token that comes next
+
+
+def test_branches_of_a_row_teach_what_rows_of_their_own_do(tokenizer: Tokenizer) -> None:
+    config = tiny_config()
+    janus = Janus(config)
+    initialise(janus, None, None, tokenizer, 0)
+    for layer in janus.language.layers:  # silent blocks would hide what they attend to
+        for parameter in layer.parameters():
+            parameter.data += torch.linspace(-0.2, 0.2, parameter.numel()).view(parameter.shape)
+    dialogues = [[("What is it?", "An apple."), ("Red?", "Yes.")], [("How many?", "Four.")]]
+    side = config.vision.image_size
+    pixels = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def loss(chosen: list[Any]) -> torch.Tensor:
+        row = answer_row(tokenizer, PRO, chosen, config.vision.tokens)
+        return janus.loss(collate([row], tokenizer, torch.device("cpu"), pixels)).text
+
+    def answers(chosen: list[Any]) -> int:
+        row = answer_row(tokenizer, PRO, chosen, config.vision.tokens)
+        return sum(label != IGNORE for label in row.text_labels)
+
+    counts = [answers([dialogue]) for dialogue in dialogues]
+    apart = sum(loss([d]) * n for d, n in zip(dialogues, counts, strict=True)) / sum(counts)
+    assert answers(dialogues) == sum(counts)
+    assert torch.allclose(loss(dialogues), torch.as_tensor(apart), atol=1e-5)
+    assert torch.allclose(loss(dialogues[::-1]), loss(dialogues), atol=1e-5)
+
+
+def test_rows_are_padded_on_the_right_and_padding_teaches_nothing(tokenizer: Tokenizer) -> None:
+    rows = [draw_row(tokenizer, PRO, p, [1, 2], drop=False) for p in ("a", "a much longer prompt")]
+    batch = collate(rows, tokenizer, torch.device("cpu"))
+    assert batch.tokens.shape == batch.code_labels.shape
+    assert batch.tokens[0, -1] == tokenizer.pad
+    assert batch.code_labels[0, -1] == IGNORE
+    assert batch.tokens[0, 0] == tokenizer.bos
+
+
+def test_a_fresh_model_tells_columns_and_rows_and_looks_above(tokenizer_folder: Path) -> None:
+    config = PRESETS["tiny"]
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    config = replace(config, language=replace(config.language, vocab_size=1024))
+    janus = Janus(config)
+    torch.manual_seed(0)
+    count = config.vq.codebook_size
+    kinds = torch.arange(count)
+    traits = Traits(
+        *(torch.nn.functional.one_hot(kinds // k % n, n).float()
+          for k, n in ((1, 81), (81, 24), (7, 24), (13, 11)))
+    )  # fmt: skip
+    initialise(janus, traits, None, tokenizer, 0)
+    row = draw_row(tokenizer, PRO, "a red apple", list(range(576)), drop=False)
+    batch = collate([row], tokenizer, torch.device("cpu"))
+    start, t = row.tokens.index(tokenizer.begin_image), len(row.tokens)
+    embeds = janus.embed(batch.tokens, -1, [])
+    drawn = batch.codes >= 0
+    embeds = embeds.masked_scatter(drawn.unsqueeze(-1), janus.embed_codes(batch.codes[drawn]))
+    layer: Any = janus.language.layers[0]
+    cos, sin = angles(config.language, torch.arange(t)[None, None], torch.float32)
+    q, k, _ = layer.attention.split(layer.attention.qkv(layer.norm1(embeds)), cos, sin)
+    seen = torch.ones(t, t, dtype=torch.bool).tril()
+    looks = (q @ k.mT / 8)[0].masked_fill(~seen, -torch.inf).softmax(-1)
+    assert looks[0, start + 200, start + 200 - 23] > 0.8
+    column = looks[1, start:, start]
+    assert column[96] > 2 * column[96 + 12]  # the first of a row against its middle
+    assert column[120] > 2 * column[120 + 12]
+    down = looks[3, start::24, start]
+    assert (down.diff() < 0.05).all()
+    assert down[0] > 0.9 > 0.1 > down[-1]
+
+
+def test_codes_count_as_much_as_their_weights(tokenizer: Tokenizer) -> None:
+    config = tiny_config()
+    torch.manual_seed(1)
+    janus = Janus(config)
+    codes = torch.arange(config.codes).tolist()
+    row = draw_row(tokenizer, PRO, "a star", codes, drop=False)
+    batch = collate([row], tokenizer, torch.device("cpu"))
+    first = torch.zeros(batch.codes.shape)
+    first[batch.code_labels == 0] = 3.0  # all weight on the label of code 0
+    rest = 1 - (first > 0).float()
+    parts = [janus.loss(replace(batch, code_weights=w)).code for w in (first, rest)]
+    plain = janus.loss(batch).code
+    assert torch.allclose(plain, (parts[0] + parts[1] * (len(codes) - 1)) / len(codes), atol=1e-5)
+    assert not torch.allclose(parts[0], parts[1])
+
+
+def test_the_model_stage_trains_all_but_the_encoder_and_the_tokenizer(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    config = tiny_config()
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    torch.manual_seed(3)
+    start = Janus(config)
+
+    def example(seed: int, words: np.random.Generator) -> Example:
+        size = config.vision.image_size
+        pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        return Example(pixels=pixels, prompt="a red apple", dialogues=[[("What?", "An apple.")]])
+
+    plan = Schedule(steps=6, batch=2, rate=5e-3, warmup=1, save_every=3)
+    calm, busy = torch.linspace(-1, 1, 48).view(16, 3), torch.randn(48, 192)
+    book = PatchBook(calm, busy, ground=8, own=(4, 8), colors=4)
+    traits = Traits(*(torch.eye(64)[:, :n] for n in (7, 6, 6, 5)))
+    torch.manual_seed(3)
+    janus = train_model(config, book, tokenizer, example, example, tmp_path, plan, traits=traits)
+    initialise(start, traits, None, tokenizer, 0)
+    for name, value in start.named_parameters():
+        kept = torch.equal(value, janus.get_parameter(name))
+        assert kept == name.startswith(("vq.", "vision.", "vision_aligner.")), name
+    log = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert "text" in log[0]
+    assert "code" in log[-1]
+    again = train_model(config, book, tokenizer, example, example, tmp_path, plan)
+    for name, value in janus.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("pictures")
+def test_every_patch_that_a_thing_covers_is_labelled_with_it() -> None:
+    for seed in range(20):
+        _, scene = world.compose(seed)
+        labels = patch_labels(scene, NAMES, 16, 24).view(2, 24, 24)
+        covered = torch.zeros(24, 24, dtype=torch.bool)
+        for thing in scene.things:
+            there = torch.from_numpy(world.mask(thing)).view(24, 16, 24, 16).float().mean((1, 3))
+            whole = there == 1
+            covered |= there > 0.1
+            if whole.any() and len({t.name for t in scene.things}) == 1:
+                color = list(world.COLORS).index(thing.color) + 1 if thing.color else 0
+                assert (labels[0][whole] == NAMES.index(thing.name) + 1).all()
+                assert (labels[1][whole] == color).all()
+        assert torch.equal(labels[0] > 0, covered)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_the_vision_stage_learns_and_is_taken_over_with_its_aligner(
+    tmp_path: Path, tokenizer_folder: Path
+) -> None:
+    config = VisionConfig(width=32, layers=1, heads=2, intermediate=32)
+    plan = Schedule(steps=30, batch=2, rate=1e-2, warmup=2, save_every=50)
+    scenes = partial(world.compose, names=FEW)
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    tiny = replace(PRESETS["tiny"], vision=config)
+    tiny = replace(tiny, language=replace(tiny.language, vocab_size=1024))
+    embeds = word_embeds(tiny.language, 0)
+    words = (embeds[: len(FEW)], embeds[100 : 100 + len(world.COLORS)])
+    learner = train_vision(config, scenes, FEW, words, tmp_path, plan)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    janus = Janus(tiny)
+    initialise(janus, None, learner, tokenizer, 0)
+    taken = janus.vision.state_dict()
+    assert all(torch.equal(v, taken[k]) for k, v in learner.vision.state_dict().items())
+    # Patches and words lie in one space: a feature is as near to a word as the stage left it.
+    features = learner.vision(to_pixels([scenes(9)[0]]))
+    before, after = learner.aligner(features), janus.vision_aligner(features)
+    near = torch.cosine_similarity(before[..., 4:], after[..., 4:], dim=-1)
+    assert near.min() > 0.999
+    told = janus.language.embed.weight[: len(FEW), 4:]
+    assert torch.cosine_similarity(told, words[0][:, 4:], dim=-1).min() > 0.999
+
+
+def test_a_steady_lesson_comes_first_and_then_one_in_four() -> None:
+    def steady(seed: int) -> bool:
+        return lesson(NAMES, 8, seed)[1].room is None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world, "render", lambda scene: np.zeros((384, 384, 3), np.uint8))
+        assert [steady(seed) for seed in range(13)] == [*[True] * 9, False, False, False, True]
