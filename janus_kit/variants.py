@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from janus_kit.errors import OptionError
 from janus_kit.generation.native import BITS, Packed, available
+from janus_kit.packages import cache_home
 from janus_kit.storage import weight_files
 
 __all__ = ["PARTS", "Absent", "PackedFile", "Variant", "offload", "quantize_on_gpu"]
@@ -132,8 +133,7 @@ class Absent(nn.Module):
 
 def cache_folder() -> Path:
     """Where packed weights are kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "janus_kit/quantized"
+    return cache_home() / "quantized"
 
 
 class PackedFile:

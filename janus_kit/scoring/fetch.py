@@ -1,14 +1,13 @@
 """What is fetched once and kept in the cache folder, checked by its digest; none of it is ours."""
 
 import hashlib
-import os
 import tempfile
 import urllib.request
 import zipfile
 from pathlib import Path
 
 from janus_kit.errors import ScoringError
-from janus_kit.packages import Package, fetch
+from janus_kit.packages import Package, cache_home, fetch
 from janus_kit.scoring.dpg import PUBLISHED_BLOB, blob_id, is_published
 from janus_kit.scoring.records import digest, write_whole
 
@@ -32,17 +31,12 @@ DPG_PLACE = "https://raw.githubusercontent.com/TencentQQGYLab/ELLA/main/dpg_benc
 
 def efficientdet_file() -> Path:
     """Where fetched weights lie."""
-    return _home() / "efficientdet_lite0.tflite"
+    return cache_home() / "efficientdet_lite0.tflite"
 
 
 def dpg_file() -> Path:
     """Where the fetched questions of DPG-Bench lie."""
-    return _home() / "dpg_bench.csv"
-
-
-def _home() -> Path:
-    """The cache folder, $XDG_CACHE_HOME/janus_kit."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "janus_kit"
+    return cache_home() / "dpg_bench.csv"
 
 
 def fetch_dpg() -> Path:
