@@ -18,6 +18,8 @@ from torch import Tensor
 from janus_kit import JanusPipeline, caption_folder
 from janus_kit.cli import main
 from janus_kit.config import JanusConfig, LanguageConfig, VisionConfig, VQConfig
+from janus_kit.generation.native import NativeStep
+from janus_kit.model import Language
 from janus_kit.training.tokenizer import train_tokenizer
 
 TEXTS = ["a red cat sits on a blue mat", "what colour is the cat?", "two green dogs and 3 birds"]
@@ -292,7 +294,59 @@ def scored(janus: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture(scope="module")
 def pipe(hf_folder: Path) -> JanusPipeline:
-    return JanusPipeline.from_pretrained(hf_folder)
+    return JanusPipeline.from_pretrained(hf_folder, device="cpu")
+
+
+@pytest.fixture
+def spare(hf_folder: Path) -> JanusPipeline:
+    """A pipeline of one's own, to be changed."""
+    return JanusPipeline.from_pretrained(hf_folder, device="cpu")
+
+
+@pytest.fixture
+def read(pipe: JanusPipeline) -> Iterator[list[Tensor]]:
+    """The tokens that the model reads from now on, [b, t] a call."""
+    found: list[Tensor] = []
+    embed = pipe.model.language.embed
+    hook = embed.register_forward_pre_hook(lambda module, given: found.append(given[0].clone()))
+    yield found
+    hook.remove()
+
+
+@pytest.fixture(name="rows")
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """How many rows the language model reads at once, whole ("forward") and in steps ("step")."""
+    found: dict[str, list[int]] = {"forward": [], "step": []}
+
+    def spy(name: str) -> Callable[..., Tensor]:
+        plain = getattr(Language, name)
+
+        def method(self: Language, embeds: Tensor, *rest: Any, **named: Any) -> Tensor:
+            found[name].append(len(embeds))
+            return plain(self, embeds, *rest, **named)  # type: ignore[no-any-return]
+
+        return method
+
+    for name in found:
+        monkeypatch.setattr(Language, name, spy(name))
+    quick = NativeStep.__call__
+
+    def native(self: NativeStep, embeds: Tensor, *rest: Any) -> Tensor:
+        found["step"].append(len(embeds))
+        return quick(self, embeds, *rest)
+
+    monkeypatch.setattr(NativeStep, "__call__", native)
+    whole = NativeStep.draw
+
+    def draw(
+        self: NativeStep, logits: Any, before: Any, noise: Tensor, *rest: Any, **named: Any
+    ) -> Any:
+        steps = noise.shape[1] - (before is None)
+        found["step"] += [len(noise) * (2 if named["guided"] else 1)] * steps
+        return whole(self, logits, before, noise, *rest, **named)
+
+    monkeypatch.setattr(NativeStep, "draw", draw)
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_pipeline import picture
+from pipeline_parts import picture
 
 from janus_kit import engine
 from janus_kit.generation.sampling import SamplingOptions

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_pipeline import picture
+from pipeline_parts import picture
 from torch import Tensor, nn
 
 from janus_kit import JanusPipeline, OptionError, checkpoint, variants
