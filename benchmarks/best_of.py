@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--of", type=int, default=4)
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--guidance", type=float, help="Without it, the model's own.")
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
     detector = open_detector("efficientdet")
@@ -48,7 +48,7 @@ def main() -> None:
         "prompts": len(right),
         "detector": detector.facts.name,
         "of": given.of,
-        "guidance": given.guidance,
+        "guidance": pipe.defaults.guidance if given.guidance is None else given.guidance,
         "right at random": round(float(np.mean(right)), 4),
         "right, the best there is": round(float(np.mean([any(row) for row in right])), 4),
     }

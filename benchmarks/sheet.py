@@ -58,7 +58,7 @@ def sheet(pictures: list[Image.Image], labels: list[str], columns: int, side: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="A folder; without it, the embedded model.")
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--guidance", type=float, help="Without it, the model's own.")
     parser.add_argument("-o", "--output", type=Path, default=HERE)
     given = parser.parse_args()
     pipe = JanusPipeline.from_pretrained(given.model)

@@ -78,6 +78,7 @@ def _sheet(pictures: list[Picture], folder: Path) -> str:
 
 def draw_tab(studio: Studio) -> DrawTab:
     """Build the tab inside a gr.Tab."""
+    usual = studio.pipe.defaults
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             prompt = gr.Textbox(
@@ -111,10 +112,15 @@ def draw_tab(studio: Studio) -> DrawTab:
                     elem_id="draw-negative",
                 )
                 guidance = gr.Slider(
-                    1, 10, studio.guidance, step=0.1, label="Guidance", elem_id="draw-guidance"
+                    1, 10, usual.guidance, step=0.1, label="Guidance", elem_id="draw-guidance"
                 )
                 temperature = gr.Slider(
-                    0, 2, 1, step=0.05, label="Temperature", elem_id="draw-temperature"
+                    0,
+                    2,
+                    usual.temperature,
+                    step=0.05,
+                    label="Temperature",
+                    elem_id="draw-temperature",
                 )
                 top_k = gr.Number(
                     0,

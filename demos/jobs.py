@@ -47,8 +47,8 @@ class Drawing:
     prompt: str
     seeds: Sequence[int]  # one a picture
     negative_prompt: str = ""
-    guidance_scale: float = 5.0
-    temperature: float = 1.0
+    guidance_scale: float | None = None  # the model's own
+    temperature: float | None = None
     top_k: int = 0
     top_p: float = 1.0
     initial_codes: Tensor | None = None  # int64 [k], what every picture begins with
@@ -56,7 +56,7 @@ class Drawing:
     live: bool = False  # also show others, as often as half of the time allows
 
     @property
-    def options(self) -> dict[str, float]:
+    def options(self) -> dict[str, float | None]:
         """What a batch has in common."""
         return {
             "guidance_scale": self.guidance_scale,

@@ -263,8 +263,6 @@ def compare_tab(studio: Studio) -> None:
         first = parse_seed(given)
         name = "temperature" if kind == "Temperature" else "guidance_scale"
         base: dict[str, Any] = {"prompt": text, "seeds": [first]}
-        if name == "temperature":
-            base["guidance_scale"] = studio.guidance
         folder = studio.folder()
         pictures: list[Picture] = []
         yield {stop: gr.update(interactive=True), status: "Waiting for the model …"}

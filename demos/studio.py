@@ -91,11 +91,6 @@ class Studio:
         self.worker = worker
         self.embedded = pipe.name == EMBEDDED
 
-    @property
-    def guidance(self) -> float:
-        """The embedded model draws best at 2.5, published ones at 5."""
-        return 2.5 if self.embedded else 5.0
-
     def folder(self) -> Path:
         """A new folder in Gradio's cache, under a name that cannot be guessed; swept with it."""
         folder = Path(get_upload_folder()) / secrets.token_hex(16)

@@ -154,6 +154,7 @@ def caption(
         raise OptionError(f"--sidecar-name must be stem or full, not {sidecar_name!r}")
     if engine not in ("local", "ray"):
         raise OptionError(f"--engine must be local or ray, not {engine!r}")
+    from janus_kit import loading
     from janus_kit.batch import inputs
     from janus_kit.batch.captioning import CaptionOptions
     from janus_kit.batch.captions import run_captions, where
@@ -192,7 +193,7 @@ def caption(
     with Stop().listening() as stop:
         outcome = run_captions(
             lambda: _load_here(load) if engine == "local" else _crew(load, workers, address),
-            _model(load),
+            loading.locate(load.keywords)[1],
             items,
             root,
             target,
@@ -214,16 +215,19 @@ def generate_file(
     as_json: bool,
 ) -> None:
     """Draw a file of prompts; what generate does with --prompts."""
-    from janus_kit.batch.drawings import DrawOptions, read_prompts, run_drawings
+    from janus_kit import loading
+    from janus_kit.batch.drawings import DrawOptions, read_prompts, run_drawings, usual
     from janus_kit.batch.run import Stop
 
-    chosen = DrawOptions(**options)
+    DrawOptions(**options)  # tells at once what is wrong
+    folder, model = loading.locate(load.keywords)
+    chosen = DrawOptions(**{**usual(loading.drawing_defaults(folder)), **options})
     items = read_prompts(table, chosen)
     part = _part(shard, world)
     with Stop().listening() as stop:
         outcome = run_drawings(
             lambda: _load_here(load),
-            _model(load),
+            model,
             items,
             output,
             chosen,
@@ -328,14 +332,6 @@ def _crew(load: Load, workers: int | None, address: str | None) -> "Crew":
     name = given["model"]
     name = str(Path(name).resolve()) if name and Path(name).is_dir() else name
     return Crew({"model": name, "options": options}, workers or 1, address)
-
-
-def _model(load: Load) -> tuple[str, str]:
-    """The name of the model and its weights' hash, without loading it."""
-    from janus_kit import loading
-
-    folder, name = loading.find(load.keywords["model"], revision=load.keywords["revision"])
-    return name, loading.digest(folder, load.keywords["quantization"])
 
 
 def _end(outcome: "Outcome", as_json: bool, launched: bool) -> None:

@@ -32,6 +32,7 @@ from janus_kit.storage import (
     WEIGHTS,
     Stored,
     checksum,
+    read_generation,
     read_json,
     some,
     stored_tensors,
@@ -99,8 +100,17 @@ def _replace(model: Janus, name: str, module: torch.nn.Module) -> None:
     setattr(model.get_submodule(parent), last, module)
 
 
-def save(model: Janus, folder: Path, *, tokenizer_folder: Path, shard: int = SHARD) -> None:
+def save(
+    model: Janus,
+    folder: Path,
+    *,
+    tokenizer_folder: Path,
+    draws: Mapping[str, float] | None = None,
+    shard: int = SHARD,
+) -> None:
     """Write model, and the tokenizer of another folder, into folder; a model there is replaced.
+
+    draws: guidance_scale and temperature at which it draws best, for its generation_config.json.
 
     Raises OptionError for a model that is not whole or whose weights are quantized.
     """
@@ -108,7 +118,7 @@ def save(model: Janus, folder: Path, *, tokenizer_folder: Path, shard: int = SHA
         raise OptionError("only a whole model in its own dtype can be saved; load it plainly first")
     state = model.state_dict()
     with _replaced(folder) as new:
-        _write_settings(new, model.config, model.dtype, tokenizer_folder)
+        _write_settings(new, model.config, model.dtype, tokenizer_folder, draws or {})
         _write_weights(new, model, model.dtype, lambda name: state[name].cpu(), shard)
 
 
@@ -123,7 +133,9 @@ def convert(source: Path, target: Path, *, shard: int = SHARD) -> None:
         raise OptionError(f"{target}: the folder is not empty; choose a new one")
     old, cpu = _Source.open(source), torch.device("cpu")
     with _replaced(target) as new:
-        _write_settings(new, old.model.config, old.dtype, source)
+        said = read_generation(source)
+        draws = {name: said[name] for name in said if name in ("guidance_scale", "temperature")}
+        _write_settings(new, old.model.config, old.dtype, source, draws)
         _write_weights(
             new,
             old.model,
@@ -308,7 +320,11 @@ def _write_weights(
 
 
 def _write_settings(
-    new: Path, config: JanusConfig, dtype: torch.dtype, tokenizer_folder: Path
+    new: Path,
+    config: JanusConfig,
+    dtype: torch.dtype,
+    tokenizer_folder: Path,
+    draws: Mapping[str, float],
 ) -> None:
     """Write all but the weights, as transformers' classes for Janus read it."""
     tokenizer = Tokenizer.from_folder(tokenizer_folder, config.language.vocab_size)
@@ -370,6 +386,7 @@ def _write_settings(
             "eos_token_id": tokenizer.eos,
             "pad_token_id": tokenizer.pad,
             "guidance_scale": 5,
+            **draws,
             "generation_kwargs": {"boi_token_id": tokenizer.begin_image},
         },
     )

@@ -80,9 +80,11 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(help="Of the first picture; the next ones count on. [random]")
     ] = None,
-    guidance: Annotated[float | None, typer.Option(help="1 switches it off. [5]")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="1 switches it off. [5, or the model's]")
+    ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="0 takes the likeliest code. [1]")
+        float | None, typer.Option(help="0 takes the likeliest code. [1, or the model's]")
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="0 keeps all codes. [0]")] = None,
     top_p: Annotated[float | None, typer.Option(help="1 keeps all codes. [1]")] = None,

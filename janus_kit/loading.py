@@ -2,18 +2,32 @@
 
 import errno
 import os
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from janus_kit import checkpoint, variants
-from janus_kit.errors import CheckpointError, DeviceError
+from janus_kit.errors import CheckpointError, DeviceError, OptionError
+from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.model import Janus
+from janus_kit.storage import read_generation
 from janus_kit.variants import Variant
 
-__all__ = ["EMBEDDED", "device_of", "digest", "dtype_of", "find", "open_model", "version"]
+__all__ = [
+    "EMBEDDED",
+    "device_of",
+    "digest",
+    "drawing_defaults",
+    "dtype_of",
+    "find",
+    "locate",
+    "open_model",
+    "version",
+]
 
 EMBEDDED = "janus-kit-embedded"
 
@@ -36,6 +50,20 @@ def version() -> str:
 def digest(folder: Path, quantization: str | None) -> str:
     """What names a model's numbers: ten digits of the weights' sha256, and "-int8" behind them."""
     return checkpoint.checksum(folder)[:10] + (f"-{quantization}" if quantization else "")
+
+
+def drawing_defaults(folder: Path) -> SamplingOptions:
+    """How a model draws unless told: guidance and temperature of its generation_config.json.
+
+    They are guidance_scale and temperature there, as transformers has them; what it does not say is
+    as published, 5 and 1. Raises CheckpointError for a value that cannot be one.
+    """
+    said = read_generation(folder)
+    given = {"guidance": said.get("guidance_scale"), "temperature": said.get("temperature")}
+    try:
+        return SamplingOptions(**{k: v for k, v in given.items() if v is not None})
+    except OptionError as error:
+        raise CheckpointError(f"{folder}/generation_config.json: {error}") from None
 
 
 def find(
@@ -62,6 +90,15 @@ def find(
             "deepseek-community/Janus-Pro-1B"
         )
     return _download(text, revision, local_files_only, token), text
+
+
+def locate(given: Mapping[str, Any]) -> tuple[Path, tuple[str, str]]:
+    """A model's folder, and its name with its digest, without loading it.
+
+    given: model, revision and quantization, as the command line has them.
+    """
+    folder, name = find(given["model"], revision=given["revision"])
+    return folder, (name, digest(folder, given["quantization"]))
 
 
 def _download(repository: str, revision: str | None, local: bool, token: str | None) -> Path:

@@ -69,6 +69,7 @@ class JanusPipeline:
         self.template = OLD if model.config.template == "old" else PRO
         self.progress = True
         self.hint = Hint(folder)
+        self.defaults = loading.drawing_defaults(folder)
         self.quantization = quantization
 
     @classmethod
@@ -114,7 +115,8 @@ class JanusPipeline:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the model as a folder that from_pretrained and transformers load."""
-        checkpoint.save(self.model, Path(folder), tokenizer_folder=self.folder)
+        draws = {"guidance_scale": self.defaults.guidance, "temperature": self.defaults.temperature}
+        checkpoint.save(self.model, Path(folder), tokenizer_folder=self.folder, draws=draws)
 
     def to(
         self, device: str | torch.device | torch.dtype, dtype: str | torch.dtype | None = None
@@ -172,8 +174,8 @@ class JanusPipeline:
         num_images_per_prompt: int = 1,
         best_of: int | None = None,
         initial_codes: Tensor | Sequence[int] | None = None,
-        guidance_scale: float = 5.0,
-        temperature: float = 1.0,
+        guidance_scale: float | None = None,
+        temperature: float | None = None,
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int | None = None,
@@ -188,9 +190,10 @@ class JanusPipeline:
         float32, does not depend on batch_size or on the others (half precision rounds differently
         in another batch, which can turn a close choice); seed None takes a random one, told in
         .seeds. A generator (a list must have one a picture) is drawn from instead. guidance_scale 1
-        switches guidance off, temperature 0 takes the likeliest code, top_k 0 and top_p 1 keep the
-        whole codebook, as published. negative_prompt stands in the unconditional row in place of
-        pads: an extension that Janus was not trained for.
+        switches guidance off, temperature 0 takes the likeliest code; without them counts what the
+        model's generation_config.json says, else 5 and 1, as published, and .defaults has them.
+        top_k 0 and top_p 1 keep the whole codebook. negative_prompt stands in the unconditional row
+        in place of pads: an extension that Janus was not trained for.
 
         best_of draws that many for each prompt and keeps the num_images_per_prompt best by rank's
         score, best first, told in .scores; each is still the picture that its own seed draws alone.
@@ -208,9 +211,9 @@ class JanusPipeline:
         Raises OptionError for a value out of range, PromptError for a text that cannot be a prompt,
         GenerationError when the weights give NaN.
         """
-        options = SamplingOptions(
-            guidance=guidance_scale, temperature=temperature, top_k=top_k, top_p=top_p
-        )
+        scale = self.defaults.guidance if guidance_scale is None else guidance_scale
+        heat = self.defaults.temperature if temperature is None else temperature
+        options = SamplingOptions(guidance=scale, temperature=heat, top_k=top_k, top_p=top_p)
         check_output(output_type)
         for name, side in (("height", height), ("width", width)):
             if side not in (None, self.config.vision.image_size):
@@ -250,7 +253,7 @@ class JanusPipeline:
                     self.code_table,
                     self.tokenizer.pad,
                     [row for row, _ in rows[chunk]],
-                    [row for _, row in rows[chunk]] if guidance_scale != 1 else None,
+                    [row for _, row in rows[chunk]] if scale != 1 else None,
                     drawer,
                 )
                 initial = None if begun is None else begun[chunk].to(self.device)

@@ -34,8 +34,10 @@ Diffusers = Annotated[
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Pictures a prompt; 4 are published.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every prompt's first picture.")]
-Guidance = Annotated[float | None, typer.Option(help="1 switches it off. [5, or the pipeline's]")]
-Temperature = Annotated[float, typer.Option(help="0 takes the likeliest code.")]
+Guidance = Annotated[float | None, typer.Option(help="1 switches it off. [5, or the model's]")]
+Temperature = Annotated[
+    float | None, typer.Option(help="0 takes the likeliest code. [1, or the model's]")
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Of a pipeline of diffusers.")]
 Batch = Annotated[str, typer.Option(help="Pictures at once, or auto.")]
 PredictOnly = Annotated[bool, typer.Option("--predict-only", help="Draw, and judge nothing.")]
@@ -73,7 +75,7 @@ def wanted(
     samples: Samples = 4,
     seed: Seed = 42,
     guidance: Guidance = None,
-    temperature: Temperature = 1.0,
+    temperature: Temperature = None,
     steps: Steps = None,
     batch_size: Batch = "auto",
     predict_only: PredictOnly = False,
@@ -305,7 +307,7 @@ def _drawer(
     load: Load,
     diffusers: str | None,
     guidance: float | None,
-    temperature: float,
+    temperature: float | None,
     steps: int | None,
     size: int | None,
 ) -> "Drawer":
@@ -326,7 +328,7 @@ def _drawer(
     pipe.set_progress_bar_config(disable=True)  # the stage has one
     return JanusDrawer(
         pipe,
-        guidance=5.0 if guidance is None else guidance,
+        guidance=guidance,
         temperature=temperature,
         batch_size=size,
         revision=given["revision"],

@@ -27,6 +27,7 @@ __all__ = [
     "WEIGHTS",
     "Stored",
     "checksum",
+    "read_generation",
     "read_json",
     "some",
     "stored_tensors",
@@ -119,6 +120,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: not a JSON object; {_AGAIN}")
     return data
+
+
+def read_generation(folder: Path) -> dict[str, Any]:
+    """What a folder's generation_config.json says, nothing where there is none.
+
+    Raises CheckpointError for one that is no JSON object.
+    """
+    path = folder / "generation_config.json"
+    return read_json(path) if path.exists() else {}
 
 
 def some(names: Sequence[str]) -> str:

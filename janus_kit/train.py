@@ -73,7 +73,7 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=1, help="Pictures of a GenEval prompt.")] = 4,
     every: Annotated[int, typer.Option(min=1, help="Draw every n-th prompt.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of scenes and pictures.")] = 0,
-    guidance: Annotated[float, typer.Option(help="Of the drawing.")] = 2.5,
+    guidance: Annotated[float | None, typer.Option(help="Of the drawing. [the model's]")] = None,
     quantization: Annotated[str | None, typer.Option(help="int8, int4 or fp8.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file.")] = None,
     as_json: Annotated[

@@ -623,7 +623,7 @@ def test_an_evaluation_is_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPa
     for cell in ("tokenizer, seen", "colour", "75.0%", "30% to 95%", "psnr", "21.5"):
         assert cell in ended.out
     assert run("train", "evaluate", "--json").records == [figures]
-    plain = {"scenes": 128, "samples": 4, "every": 1, "seed": 0, "guidance": 2.5}
+    plain = {"scenes": 128, "samples": 4, "every": 1, "seed": 0, "guidance": None}
     plain |= {"quantization": None, "out": None}
     assert calls == [
         ("x", {**plain, "scenes": 8, "out": Path("figures.json")}),

@@ -35,7 +35,8 @@ FEW = NAMES[1:7]
 @pytest.mark.usefixtures("pictures")
 def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
     def scenes(seed: int) -> Any:
-        return world.compose(seed, names=FEW, steady=True)[0][128:256, 128:256]
+        picture, scene = world.compose(seed, names=FEW, steady=True)
+        return picture[128:256, 128:256], world.places(scene)[8:16, 8:16]
 
     plan = Schedule(steps=3, batch=1, rate=1e-3, warmup=1, save_every=1)
     book = small_book(4, SMALL_VQ.codebook_size)
@@ -66,8 +67,9 @@ def scenes_of(few: tuple[str, ...], count: int) -> list[world.Scene]:
 def small_book(count: int, codes: int, few: tuple[str, ...] = FEW) -> PatchBook:
     """Codes laid out over some steady scenes of few things."""
     scenes = scenes_of(few, count)
-    plain = [world.render(world.unpainted(scene)) for scene in scenes]
-    return design(world.empty(), plain, map(world.in_all_colors, scenes), codes)
+    plain = [world.render(world.painted(scene, None)) for scene in scenes]
+    colored = ((world.in_all_colors(s), world.places(world.painted(s, "red"))) for s in scenes)
+    return design(world.empty(), plain, colored, codes)
 
 
 @pytest.mark.usefixtures("pictures")
@@ -94,20 +96,21 @@ def test_a_thing_has_the_same_forms_in_every_colour() -> None:
     scene = world.compose(10_000, names=FEW, steady=True)[1]
     found = book.codes(to_pixels(world.in_all_colors(scene)))
     assert ((found >= calm) & (found < len(book.calm)) | (found >= busy)).any()
+    right = []
     for color, row in enumerate(found):
         both = (row >= busy) & (found[0] >= busy)
         if both.sum() > 20:
             assert ((row - busy) % forms == (found[0] - busy) % forms)[both].float().mean() > 0.5
             assert ((row - busy) // forms == color)[both].float().mean() > 0.8
         inside = (row >= calm) & (row < len(book.calm))
-        if inside.any():
-            assert ((row - calm) // smooth == color)[inside].float().mean() > 0.7
+        right += ((row - calm) // smooth == color)[inside].tolist()
+    assert sum(right) > 0.7 * len(right)
 
 
 @pytest.mark.usefixtures("pictures")
 def test_things_in_their_own_colours_have_codes_of_their_own() -> None:
     book = small_book(30, 1024)
-    scene = world.unpainted(world.compose(10_001, names=FEW, steady=True)[1])
+    scene = world.painted(world.compose(10_001, names=FEW, steady=True)[1], None)
     found = book.codes(to_pixels([world.render(scene)]))[0]
     own_busy = (found >= len(book.calm)) & (found < len(book.calm) + book.own[1])
     own_calm = (found >= book.ground) & (found < book.ground + book.own[0])
@@ -162,6 +165,9 @@ def test_codes_know_what_they_show() -> None:
     book = small_book(60, 2048, few)
     traits = survey(book, (world.compose(i, names=few, steady=True) for i in range(60)), few)
     seen = traits.name.sum(1) > 0
+    forms = book.families()[1]
+    for trait in (traits.row, traits.column):  # a coloured form tells where it lies
+        assert trait[forms][seen[forms]].max(1).values.mean() > 0.7
     for trait in (traits.name, traits.row, traits.column):
         assert torch.allclose(trait.sum(1)[seen], torch.ones(int(seen.sum())))
     assert (traits.name[: book.ground, -1][seen[: book.ground]] > 0.5).all()
@@ -200,7 +206,8 @@ def test_codes_of_one_name_place_or_colour_begin_as_kin() -> None:
 
 
 def test_a_thing_begins_where_a_busy_code_stands_below_a_calm_one() -> None:
-    book = PatchBook(torch.zeros(2, 3), torch.zeros(2, 192), ground=1, own=(0, 0), colors=1)
+    patch = torch.zeros(2, 192)
+    book = PatchBook(torch.zeros(2, 3), patch, ground=1, own=(0, 0), colors=1, places=patch[:, :2])
     codes = torch.tensor([[2, 0, 0, 3, 3, 1, 0, 2, 0]])  # 2 and 3 are busy
     expected = torch.tensor([[1, 0, 0, 0, 1, 0, 0, 0, 0]])
     assert book.outlines(codes).long().tolist() == expected.tolist()
@@ -226,4 +233,4 @@ def test_a_code_stands_for_the_patch_that_is_nearest() -> None:
 
 def scenes_of_any_size(scenes: Any) -> Any:
     """Small scenes repeated to 384 pixels, so that whole pictures exist."""
-    return lambda seed: np.tile(scenes(seed), (3, 3, 1))
+    return lambda seed: tuple(np.tile(part, (3, 3, 1)) for part in scenes(seed))

@@ -1,5 +1,6 @@
 """JanusPipeline on the tiny model: a picture is its seed's, whatever is beside it."""
 
+import json
 import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,9 @@ import torch
 from pipeline_parts import CAT, OTHERS, QUESTION, codes, picture, refused
 from torch import Tensor
 
-from janus_kit.errors import (
-    DeviceError,
-)
+from janus_kit.checkpoint import convert
+from janus_kit.errors import CheckpointError, DeviceError
+from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.pipeline import JanusPipeline
 
 # A picture is its seed's
@@ -202,3 +203,32 @@ def test_a_model_whose_folder_has_gone_still_draws(
     out = loaded(CAT, seed=1)
     assert out.settings[0].model_hash == ""
     assert "hash" in caplog.text
+
+
+def test_how_a_model_draws_unless_told_is_in_its_generation_config(
+    hf_folder: Path, tmp_path: Path
+) -> None:
+    def said(folder: Path) -> Any:
+        return json.loads((folder / "generation_config.json").read_text())
+
+    folder = tmp_path / "own"
+    shutil.copytree(hf_folder, folder)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({**said(folder), "guidance_scale": 2, "temperature": 0.5}))
+    pipe = JanusPipeline.from_pretrained(folder, device="cpu")
+    drawn = pipe(CAT, seed=1, output_type="tokens")
+    (settings,) = drawn.settings
+    assert (settings.guidance_scale, settings.temperature) == (2, 0.5)
+    told = codes(pipe, seed=1, guidance_scale=2, temperature=0.5)
+    assert torch.equal(drawn.codes, told)
+    assert not torch.equal(drawn.codes, codes(pipe, seed=1, guidance_scale=5, temperature=1))
+    pipe.save_pretrained(tmp_path / "saved")
+    convert(folder, tmp_path / "converted")
+    for name in ("saved", "converted"):
+        assert said(tmp_path / name)["guidance_scale"] == 2
+        assert said(tmp_path / name)["temperature"] == 0.5
+    path.write_text('{"temperature": "hot"}')
+    with pytest.raises(CheckpointError, match=r"generation_config.json: temperature must be"):
+        JanusPipeline.from_pretrained(folder)
+    path.unlink()
+    assert JanusPipeline.from_pretrained(folder).defaults == SamplingOptions()

@@ -177,7 +177,8 @@ def test_the_model_stage_trains_all_but_the_encoder_and_the_tokenizer(
 
     plan = Schedule(steps=6, batch=2, rate=5e-3, warmup=1, save_every=3)
     calm, busy = torch.linspace(-1, 1, 48).view(16, 3), torch.randn(48, 192)
-    book = PatchBook(calm, busy, ground=8, own=(4, 8), colors=4)
+    places = torch.zeros(10, 2)
+    book = PatchBook(calm, busy, ground=8, own=(4, 8), colors=4, places=places)
     traits = Traits(*(torch.eye(64)[:, :n] for n in (7, 6, 6, 5)))
     torch.manual_seed(3)
     janus = train_model(config, book, tokenizer, example, example, tmp_path, plan, traits=traits)

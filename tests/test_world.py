@@ -90,11 +90,21 @@ def test_of_two_things_in_a_steady_world_the_first_stands_on_the_left() -> None:
         assert (scene.relation == "left of") == (first.name != second.name)
 
 
-def test_steady_things_begin_on_the_grid_of_codes_in_one_size() -> None:
+def test_a_place_is_counted_from_the_corner_of_its_thing() -> None:
+    for scene in scenes(20, steady=True):
+        found = world.places(scene)
+        for thing in scene.things:
+            x, y = thing.box[0] // 16, thing.box[1] // 16
+            assert found[y, x].tolist() == [0, 0]
+            assert found[y + 2, x + 1].tolist() == [2, 1]
+            assert found[y - 1, x].tolist() == [-1, 0] or len(scene.things) > 1
+
+
+def test_steady_things_begin_on_the_grid_of_codes_in_two_sizes() -> None:
     found = scenes(100, steady=True)
     boxes = [thing.box for scene in found for thing in scene.things]
     assert all(x0 % 16 == 0 and y0 % 16 == 0 for x0, y0, _, _ in boxes)
-    assert {max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes} == {144}
+    assert {max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes} == {144, 112}
     assert {thing.view for s in found for thing in s.things} <= set(HEROES.values())
     assert {scene.ground for scene in found} == set(world.STEADY_GROUNDS)
 
@@ -167,7 +177,7 @@ def test_in_all_colors_changes_the_things_alone() -> None:
     masks = np.logical_or.reduce([world.mask(thing) for thing in scene.things])
     assert not (shown[0] != shown[1])[~masks].any(-1).mean() > 0.02
     assert (shown[0] != shown[1])[masks].any(-1).mean() > 0.9
-    assert all(thing.color is None for thing in world.unpainted(scene).things)
+    assert all(thing.color is None for thing in world.painted(scene, None).things)
 
 
 def test_a_staged_scene_shows_what_was_asked_for() -> None:

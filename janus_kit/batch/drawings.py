@@ -78,6 +78,11 @@ class Drawing:
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
+def usual(defaults: SamplingOptions) -> dict[str, float]:
+    """How a model draws unless told, as DrawOptions has it."""
+    return {"guidance": defaults.guidance, "temperature": defaults.temperature}
+
+
 def read_prompts(path: Path, options: DrawOptions) -> list[Drawing]:
     """The pictures that a file asks for: a prompt a line of text, or a table's rows.
 
@@ -164,7 +169,7 @@ def draw_file(
     Each picture is a PNG with its settings inside; index.jsonl lists them, and sheet.png shows the
     first. options: as DrawOptions. Raises BatchError or OptionError for a run that cannot begin.
     """
-    chosen = DrawOptions(**options)
+    chosen = DrawOptions(**{**usual(pipe.defaults), **options})
     items = read_prompts(Path(prompts), chosen)
     model = (pipe.name, pipe.model_hash)
     return run_drawings(

@@ -56,11 +56,13 @@ class JanusDrawer:
         self,
         pipe: "JanusPipeline",
         *,
-        guidance: float = 5.0,
-        temperature: float = 1.0,
+        guidance: float | None = None,
+        temperature: float | None = None,
         batch_size: int | None = None,
         revision: str | None = None,
     ) -> None:
+        guidance = pipe.defaults.guidance if guidance is None else guidance
+        temperature = pipe.defaults.temperature if temperature is None else temperature
         SamplingOptions(guidance=guidance, temperature=temperature)  # tells at once what is wrong
         if revision is None and pipe.folder.parent.name == "snapshots":  # of a hub's cache
             revision = pipe.folder.name

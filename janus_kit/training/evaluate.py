@@ -32,7 +32,6 @@ from janus_kit.vision.images import to_uint8
 __all__ = ["evaluate", "verdict"]
 
 FRESH = 10_000_000  # scene numbers from here on are in no training run
-GUIDANCE = 2.5  # to the eye the embedded model draws best here; the published 5 is too much yet
 THRESHOLD = 0.3  # of the detector, for counting too: 0.9 is Mask2Former's
 MARK = "Janus-Pro-7B"  # the published row that is shown beside
 ANSWER, TOLD = 24, 96  # tokens of an answer and of a description at most
@@ -48,7 +47,7 @@ def evaluate(
     samples: int = 4,
     every: int = 1,
     seed: int = 0,
-    guidance: float = GUIDANCE,
+    guidance: float | None = None,
     quantization: str | None = None,
     out: Path | None = None,
     report: Report = lambda line: None,
@@ -77,7 +76,8 @@ def evaluate(
         "samples": samples,
         "every": every,
         "seed": seed,
-        "guidance": guidance,
+        "guidance": pipe.defaults.guidance if guidance is None else guidance,
+        "temperature": pipe.defaults.temperature,
         "quantization": quantization,
         "detector": detector.facts.name,
         "date": datetime.now(UTC).date().isoformat(),
@@ -229,7 +229,7 @@ def _drawing(
     samples: int,
     every: int,
     seed: int,
-    guidance: float,
+    guidance: float | None,
     report: Report,
 ) -> dict[str, Any]:
     """GenEval's prompts, the same scenes composed as the ceiling, and the pictures told back."""

@@ -36,6 +36,7 @@ __all__ = [
     "Examples",
     "Learner",
     "answer_row",
+    "codes_of",
     "collate",
     "draw_row",
     "train_model",
@@ -56,6 +57,7 @@ class Example:
     pixels: "np.ndarray[Any, Any]"  # uint8 [h, w, 3]
     prompt: str
     dialogues: Sequence[Sequence[tuple[str, str]]]  # none knows of the others
+    places: "np.ndarray[Any, Any] | None" = None  # see world.places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,13 @@ def draw_row(
         code_labels=[IGNORE] * (len(ids) - 1) + learnt,
         branches=[0] * (len(ids) + len(read)),
     )
+
+
+def codes_of(book: PatchBook, examples: Sequence[Example]) -> Tensor:
+    """The codes of pictures, with the help of their places where those are known: [b, n]."""
+    known = [e.places.reshape(-1, 2) for e in examples if e.places is not None]
+    places = torch.from_numpy(np.stack(known)) if len(known) == len(examples) else None
+    return book.codes(to_pixels([e.pixels for e in examples]), places)
 
 
 def _blindness(random: np.random.Generator) -> float:
@@ -240,7 +249,7 @@ def train_model(
         random = np.random.default_rng([seed, share])
         first = share * schedule.batch
         wishes = [drawn(number, random) for number in range(first, first + schedule.batch)]
-        found = book.codes(to_pixels([e.pixels for e in wishes]))
+        found = codes_of(book, wishes)
         weights = 1 + (OUTLINE - 1) * book.outlines(found).float()
         # Most of a picture is ground; a quarter of it, counting four times, teaches as much.
         ground = found < book.ground

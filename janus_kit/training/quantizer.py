@@ -42,6 +42,10 @@ PUSHES, PUSHES_OF_KIN = 200, 50
 PUSHERS = 1024  # codes that push all others at once
 PUSH_WIDTH = 20.0  # codes push those within some 1/20 of a cosine most
 SAMPLES = 40_000  # patches of each kind that k-means looks at
+# How far a form lies from another of the next row or column of its thing, beside the distance of
+# their pixels. Forms that tell where they lie can be continued; by pixels alone, one form stood for
+# so many places that the model lost its way.
+APART = 3.0
 
 
 def to_pixels(pictures: "Sequence[np.ndarray[Any, Any]]") -> Tensor:
@@ -64,7 +68,7 @@ class PatchBook:
 
     The calm begin with the ground and with things in their own colours, the busy with the latter;
     what follows in both are `colors` runs of equal length, one a colour, with the same forms in the
-    same order.
+    same order. places: the row and column in their things where busy forms lie, fp32 [forms, 2].
     """
 
     calm: Tensor
@@ -72,6 +76,7 @@ class PatchBook:
     ground: int
     own: tuple[int, int]  # calm and busy codes of things in their own colours
     colors: int
+    places: Tensor
 
     @classmethod
     def load(cls, path: Path) -> "PatchBook":
@@ -80,8 +85,10 @@ class PatchBook:
             with safe_open(path, "pt") as file:
                 shape = json.loads(file.metadata()["book"])
                 calm, busy = (_levels(file.get_tensor(name)) for name in ("calm", "busy"))
+                places = file.get_tensor("places")
             own_calm, own_busy = shape["own"]
-            return cls(calm, busy, shape["ground"], (own_calm, own_busy), shape["colors"])
+            own = (own_calm, own_busy)
+            return cls(calm, busy, shape["ground"], own, shape["colors"], places)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path}: holds no patches of codes ({error}); delete it and train anew"
@@ -92,18 +99,30 @@ class PatchBook:
         parts = {"calm": self.calm, "busy": self.busy}
         shape = {"ground": self.ground, "own": self.own, "colors": self.colors}
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        levels = {name: _bytes(rows).contiguous() for name, rows in parts.items()}
-        save_file(levels, part, {"book": json.dumps(shape)})  # two would stand in any order
+        tensors = {name: _bytes(rows).contiguous() for name, rows in parts.items()}
+        tensors["places"] = self.places.contiguous()
+        save_file(tensors, part, {"book": json.dumps(shape)})  # two would stand in any order
         part.replace(path)
 
     @torch.no_grad()
-    def codes(self, pixels: Tensor) -> Tensor:
-        """The nearest patch for each place: [b, 3, h, w] in [-1, 1] -> int64 [b, n]."""
+    def codes(self, pixels: Tensor, places: Tensor | None = None) -> Tensor:
+        """The nearest patch for each place: [b, 3, h, w] in [-1, 1] -> int64 [b, n].
+
+        places: the row and column of each place in its thing, int64 [b, n, 2], where they are
+        known: a coloured form is then one that lies there.
+        """
         found = patches(pixels)
         busy = _busy(found)
         codes = torch.empty(len(found), dtype=torch.long, device=pixels.device)
         codes[~busy] = _nearest(found[~busy].mean(-1), self.calm)
         codes[busy] = len(self.calm) + _nearest(found[busy].flatten(1), self.busy)
+        first = len(self.calm) + self.own[1]
+        forms = codes >= first
+        if places is not None and forms.any():
+            there = APART * places.flatten(0, 1)[forms].to(pixels)
+            rows = torch.cat((found[forms].flatten(1), there), 1)
+            kept = APART * self.places.repeat(self.colors, 1)
+            codes[forms] = first + _nearest(rows, torch.cat((self.busy[self.own[1] :], kept), 1))
         return codes.view(len(pixels), -1)
 
     def paint(self, codes: Tensor) -> Tensor:
@@ -184,15 +203,16 @@ def as_drawn(book: PatchBook, pixels: Tensor, random: np.random.Generator) -> Te
 
 
 Pictures: TypeAlias = "Sequence[np.ndarray[Any, Any]]"
+Colored: TypeAlias = "Iterable[tuple[Pictures, np.ndarray[Any, Any]]]"
 
 
 def design(
-    empty: Pictures, plain: Pictures, colored: "Iterable[Pictures]", codes: int, *, seed: int = 0
+    empty: Pictures, plain: Pictures, colored: Colored, codes: int, *, seed: int = 0
 ) -> PatchBook:
     """Lay out the patches of a number of codes.
 
     empty: pictures of nothing but ground. plain: things in their own colours. colored: each the
-    same picture with its things in every colour.
+    same picture with its things in every colour, and the places in its things (world.places).
     """
     generator = torch.Generator().manual_seed(seed)
     nothing = patches(to_pixels(empty)).view(len(empty), -1, 3 * (PATCH // SHRINK) ** 2)
@@ -203,12 +223,14 @@ def design(
         moving = _busy(things)
         calm.append(things[~moving].mean(-1))
         busy.append(things[moving].flatten(1))
-    forms_calm, forms_busy, runs = [], [], 0
-    for pictures in colored:
+    forms_calm, forms_busy, lying, runs = [], [], [], 0
+    for pictures, places in colored:
         runs = len(pictures)
         found = patches(to_pixels(pictures)).view(runs, -1, 3, (PATCH // SHRINK) ** 2)
-        things = found.transpose(0, 1)[~_is_ground(found[0], nothing)]
+        there = ~_is_ground(found[0], nothing)
+        things = found.transpose(0, 1)[there]
         moving = _busy(things.flatten(0, 1)).view(things.shape[:2]).float().mean(1) > 0.5
+        lying.append(torch.from_numpy(places).flatten(0, 1)[there][moving].float())
         forms_calm.append(things[~moving].mean(-1).flatten(1))
         forms_busy.append(things[moving].flatten(1))
     own = max(1, int(codes * OWN_CALM_SHARE)), max(1, int(codes * OWN_BUSY_SHARE))
@@ -217,20 +239,24 @@ def design(
     forms = (codes - ground - sum(own) - smooth * runs) // runs
     ground = codes - sum(own) - (smooth + forms) * runs  # what does not divide
 
-    def family(rows: list[Tensor], count: int) -> Tensor:
-        means = _means(torch.cat(rows), count, generator)
-        return means.view(count, runs, -1).transpose(0, 1).flatten(0, 1)
+    def family(means: Tensor) -> Tensor:
+        return means.view(len(means), runs, -1).transpose(0, 1).flatten(0, 1)
 
     floor = _means(nothing.view(-1, 3, (PATCH // SHRINK) ** 2).mean(-1), ground, generator)
     own_calm = _means(torch.cat(calm), own[0], generator)
     own_busy = _means(torch.cat(busy), own[1], generator)
+    smooth_forms = _means(torch.cat(forms_calm), smooth, generator)
+    far = APART * runs**0.5  # a form is as many patches as there are colours
+    rows = torch.cat((torch.cat(forms_busy), far * torch.cat(lying)), 1)
+    busy_forms = _means(rows, forms, generator)
     # To levels of a byte, as the file has them: a book that was saved gives the same codes.
     return PatchBook(
-        _levels(_bytes(torch.cat((floor, own_calm, family(forms_calm, smooth))))),
-        _levels(_bytes(torch.cat((own_busy, family(forms_busy, forms))))),
+        _levels(_bytes(torch.cat((floor, own_calm, family(smooth_forms))))),
+        _levels(_bytes(torch.cat((own_busy, family(busy_forms[:, :-2]))))),
         ground=ground,
         own=own,
         colors=runs,
+        places=busy_forms[:, -2:] / far,
     )
 
 

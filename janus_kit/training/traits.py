@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from janus_kit.training.quantizer import PATCH, PatchBook, to_pixels
-from janus_kit.training.world import COLORS, Scene, mask
+from janus_kit.training.world import COLORS, Scene, mask, places
 
 __all__ = ["Traits", "survey"]
 
@@ -83,12 +83,14 @@ def survey(
     total = len(book.calm) + len(book.busy)
     sums: list[Tensor] = []
     for pixels, scene in scenes:
-        codes = book.codes(to_pixels([pixels]))[0]
+        lying = torch.from_numpy(places(scene)).flatten(0, 1)
+        codes = book.codes(to_pixels([pixels]), lying[None])[0]
         if not sums:
             side = int(len(codes) ** 0.5)
             widths = (len(names) + 1, side, side, len(colors) + 1)
             sums = [torch.zeros(total, width) for width in widths]
         row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+        row_there, column_there = lying.view(side, side, 2).unbind(-1)
         name = torch.full((side, side), len(names))
         color = torch.full((side, side), len(colors))
         for thing in scene.things:
@@ -96,9 +98,8 @@ def survey(
             there = seen.float().mean((1, 3)) > COVERED
             name[there] = names.index(thing.name)
             color[there] = colors.index(thing.color) if thing.color else len(colors)
-            left, top = thing.box[0] // PATCH, thing.box[1] // PATCH
-            row = torch.where(there, torch.arange(side)[:, None] - top, row)
-            column = torch.where(there, torch.arange(side) - left, column)
+            row = torch.where(there, row_there, row)
+            column = torch.where(there, column_there, column)
         for kept, found in zip(sums, (name, row, column, color), strict=True):
             one_hot = F.one_hot(found.flatten().clamp(min=0), kept.shape[1]).float()
             kept.index_add_(0, codes, one_hot)
@@ -117,7 +118,8 @@ def _apart(count: int, size: int, random: torch.Generator) -> Tensor:
     found = spread(count, size, random)
     if count <= size:
         torch.nn.init.orthogonal_(found, generator=random)
-    return found * size**0.5
+    scaled: Tensor = found * size**0.5
+    return scaled
 
 
 def spread(count: int, size: int, random: torch.Generator) -> Tensor:

@@ -23,7 +23,8 @@ from janus_kit.training.quantizer import PatchBook, to_pixels
 
 __all__ = ["VQLearner", "train_vq"]
 
-Scenes = Callable[[int], "np.ndarray[Any, Any]"]  # seed → uint8 [384, 384, 3]
+# Seed → uint8 [384, 384, 3] and its places, see world.places.
+Scenes = Callable[[int], "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]"]
 
 PERCEPTUAL = 0.1  # the weight of how a network of photographs sees the difference
 ADVERSARIAL = 0.02  # the weight of what a critic of patches finds out
@@ -101,18 +102,23 @@ def initialise(vq: VQTokenizer, seed: int) -> None:
     vq.decoder.conv_out.bias.fill_(0.8)  # type: ignore[union-attr] # most of a scene is pale
 
 
-def _windows(scenes: Scenes, seeds: range, size: int) -> Tensor:
-    """Scenes, cut to a window on the grid of the codes: -> [b, 3, size, size] in [-1, 1]."""
-    rows = []
+def _windows(scenes: Scenes, seeds: range, size: int) -> tuple[Tensor, Tensor]:
+    """Scenes, cut to a window on the grid of the codes: [b, 3, size, size] in [-1, 1], and the
+    places there [b, n, 2]."""
+    rows, lying = [], []
     for seed in seeds:
-        picture = scenes(seed)
+        picture, places = scenes(seed)
         random = np.random.default_rng(seed)
         # Of four windows the busiest: most of a scene is background.
         room = (picture.shape[0] - size) // 16 + 1
         corners = random.integers(0, room, (4, 2)) * 16
         windows = [picture[y : y + size, x : x + size] for y, x in corners]
-        rows.append(max(windows, key=lambda w: float(w[::4, ::4].std())).copy())
-    return to_pixels(rows)
+        busiest = int(np.argmax([window[::4, ::4].std() for window in windows]))
+        rows.append(windows[busiest].copy())
+        top, left = corners[busiest] // 16
+        cut = places[top : top + size // 16, left : left + size // 16]
+        lying.append(torch.from_numpy(cut.reshape(-1, 2)))
+    return to_pixels(rows), torch.stack(lying)
 
 
 def train_vq(
@@ -151,9 +157,10 @@ def train_vq(
         whole = step >= schedule.steps * 2 // 3
         rows = max(1, schedule.batch // (4 if whole else 1))
         first = (step * state.num_processes + state.process_index) * schedule.batch
-        pixels = _windows(scenes, range(first, first + rows), 384 if whole else 128)
+        seeds = range(first, first + rows)
+        pixels, places = _windows(scenes, seeds, 384 if whole else 128)
         judged = step >= schedule.steps * critic_from
-        return pixels.to(state.device), book.codes(pixels).to(state.device), judged
+        return pixels.to(state.device), book.codes(pixels, places).to(state.device), judged
 
     def inside(name: str) -> bool:
         return not name.endswith(("conv_out.weight", "encoder.conv_in.weight", "codebook.weight"))

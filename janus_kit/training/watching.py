@@ -1,7 +1,7 @@
 """What is looked at while a model trains: held-out losses, and a sheet of drawings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from janus_kit.generation.sampling import SamplingOptions, sample
 from janus_kit.imaging import make_image_grid
 from janus_kit.model import Janus
 from janus_kit.prompts import PRO, Tokenizer, drawing_ids, unconditional_ids
-from janus_kit.training.model_stage import Examples, answer_row, collate, draw_row
+from janus_kit.training.model_stage import Examples, answer_row, codes_of, collate, draw_row
 from janus_kit.training.quantizer import PatchBook, to_pixels
 from janus_kit.vision.images import to_uint8
 
@@ -38,7 +38,7 @@ class Watch:
     folder: Path
     wishes: Sequence[str]
     count: int = 16
-    guidance: float = 2.5
+    options: SamplingOptions = field(default_factory=SamplingOptions)
 
     def __call__(self, step: int, janus: Janus) -> Mapping[str, float]:
         training = janus.training
@@ -56,7 +56,7 @@ class Watch:
         code, text = [], []
         for number in range(FRESH, FRESH + self.count):
             wish, shown = self.drawn(number, random), self.asked(number, random)
-            codes = self.book.codes(to_pixels([wish.pixels]))[0].tolist()
+            codes = codes_of(self.book, [wish])[0].tolist()
             row = draw_row(self.tokenizer, PRO, wish.prompt, codes, drop=False)
             code.append(janus.loss(collate([row], self.tokenizer, janus.device)).code.item())
             tokens = janus.config.vision.tokens
@@ -72,7 +72,7 @@ class Watch:
         dropped = [unconditional_ids(row, self.tokenizer) for row in rows]
         drawer = CodeDrawer(janus, janus.code_table(), self.tokenizer.pad, rows, dropped)
         streams, _ = noise(len(rows), janus.config.codes, 0, None)
-        codes = sample(drawer, streams, SamplingOptions(guidance=self.guidance)).cpu()
+        codes = sample(drawer, streams, self.options).cpu()
         images = [Image.fromarray(picture) for picture in to_uint8(self.book.paint(codes))]
         path = self.folder / "samples" / f"{step:06}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The drawing world: GenEval's eighty things, alone, together, counted, coloured and placed.
 
 Scenes are composed from a seed and carry their whole truth. The steady world is the part that a
-small model learns to draw: one view of each thing, one size, places on a grid. Understanding
+small model learns to draw: one view of each thing, two sizes, places on a grid. Understanding
 learns from the whole: all training views, any size and place, turned, on grounds like rooms.
 """
 
@@ -37,11 +37,12 @@ __all__ = [
     "is_novel",
     "mask",
     "paintable",
+    "painted",
     "pick",
+    "places",
     "render",
     "sketch",
     "staged",
-    "unpainted",
 ]
 
 Split = Literal["train", "test"]
@@ -72,7 +73,9 @@ _THREE = ((0.5, 0.25), (0.25, 0.75), (0.75, 0.75))
 _FOUR = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
 _ROW = ((0.18, 0.5), (0.5, 0.5), (0.82, 0.5))
 _TURNED = ((0.25, 0.25), (0.75, 0.25), (0.5, 0.75))
-_STEADY = 144  # the steady size of the longer side
+# Steady sizes of the longer side. A thing has ten colours and one look of its own, so that codes
+# are scarce for coloured things: small ones need fewer.
+_OWN, _COLORED = 144, 112
 STEADY_GROUNDS = ("slate",)  # of painting.GROUNDS
 _Layout = tuple[tuple[tuple[float, float], ...], float, tuple[int, int]]  # centres, jitter, sizes
 _LAYOUTS: Mapping[int, tuple[_Layout, ...]] = {
@@ -171,6 +174,25 @@ def mask(thing: Thing) -> npt.NDArray[np.bool_]:
     return found
 
 
+def places(scene: Scene) -> npt.NDArray[np.int64]:
+    """Which part of its thing each place of a steady scene shows: int64 [24, 24, 2].
+
+    Rows and columns from the corner of the nearest thing's box, in places of GRID pixels.
+    """
+    side = SIDE // GRID
+    spots: npt.NDArray[np.int64] = np.moveaxis(np.mgrid[0:side, 0:side], 0, -1)
+    found: npt.NDArray[np.int64] = np.zeros_like(spots)
+    nearest = np.full((side, side), np.inf)
+    for thing in scene.things:
+        x0, y0, x1, y1 = thing.box
+        first = np.array((y0 // GRID, x0 // GRID))
+        last = np.array(((y1 - 1) // GRID, (x1 - 1) // GRID))
+        away = np.maximum(0, np.maximum(first - spots, spots - last)).sum(-1)
+        found[away < nearest] = (spots - first)[away < nearest]
+        nearest = np.minimum(nearest, away)
+    return found
+
+
 def staged(
     kinds: Sequence[tuple[int, str | None, str]], relation: str | None, seed: int
 ) -> tuple[npt.NDArray[np.uint8], Scene]:
@@ -207,9 +229,15 @@ def empty() -> list[npt.NDArray[np.uint8]]:
     return [np.array(painting.ground(GROUNDS[ground], SIDE)) for ground in STEADY_GROUNDS]
 
 
-def unpainted(scene: Scene) -> Scene:
-    """The scene with all things in their own colours."""
-    return replace(scene, things=tuple(replace(thing, color=None) for thing in scene.things))
+def painted(scene: Scene, color: str | None) -> Scene:
+    """The steady scene with all things in a colour, or in their own, and in the size of such."""
+
+    def change(thing: Thing) -> Thing:
+        x0, y0, x1, y1 = thing.box
+        changed = replace(thing, color=color, size=_COLORED if color else _OWN)
+        return _put(changed, ((x0 + x1) / 2, (y0 + y1) / 2), True)
+
+    return replace(scene, things=tuple(map(change, scene.things)))
 
 
 def paintable(scene: Scene) -> bool:
@@ -218,11 +246,8 @@ def paintable(scene: Scene) -> bool:
 
 
 def in_all_colors(scene: Scene) -> list[npt.NDArray[np.uint8]]:
-    """The picture with all things red, with all things orange, and so on through COLORS."""
-    return [
-        render(replace(scene, things=tuple(replace(thing, color=c) for thing in scene.things)))
-        for c in COLORS
-    ]
+    """The steady picture with all things red, with all orange, and so on through COLORS."""
+    return [render(painted(scene, color)) for color in COLORS]
 
 
 def pick(rng: np.random.Generator, items: Sequence[T], weights: Sequence[float] = ()) -> T:
@@ -298,12 +323,14 @@ def _place(
     elif not steady:
         centres = tuple(centres[int(i)] for i in rng.permutation(count))
     looks = {kind: _view(rng, kind[0], novel, steady) for kind in dict.fromkeys(kinds)}
-    size = _STEADY
+    size = 0
     shift = rng.integers(-1, 1, 2) * GRID if steady else np.zeros(2)
     flip, angle, things = False, 0, []
     for kind, place in zip(kinds, centres, strict=True):
         centre = np.array(place) * SIDE + shift
-        if not steady:
+        if steady:
+            size = _COLORED if kind[1] else _OWN
+        else:
             size = int(rng.integers(sizes[0], sizes[1] + 1))
             flip, angle = bool(rng.random() < 0.5), int(rng.integers(-8, 9))
             centre += rng.uniform(-jitter, jitter, 2) * SIDE
