@@ -9,8 +9,8 @@ READY := .venv/.ready
 .PHONY: run test check lint format train bench
 
 run: $(READY)
-	@echo "Drawing a red apple left of a blue car ..."
-	@picture=$$($(BIN)/janus-kit generate "a red apple left of a blue car" --seed 8 --guidance 2.5 -o out) && \
+	@echo "Drawing a bench left of a teddy bear ..."
+	@picture=$$($(BIN)/janus-kit generate "a bench left of a teddy bear" --seed 1 -o out) && \
 	echo "The picture is $$picture" && \
 	echo "Asking the same model what it sees there ..." && \
 	$(BIN)/janus-kit caption "$$picture"

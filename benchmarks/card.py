@@ -1,6 +1,6 @@
 """Print what `janus-kit train evaluate -o FILE` measured as the tables of a model card.
 
-python benchmarks/card.py training_state/evaluate.json
+python benchmarks/card.py benchmarks/results/embedded-evaluate.json
 """
 
 import json

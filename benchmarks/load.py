@@ -82,7 +82,7 @@ async def page_job(client: httpx.AsyncClient, job: Job, seed: int) -> None:
     """A job over Gradio's HTTP interface: POST, then the events of its answer."""
     name = "draw" if job.kind != "ask" else "ask"
     pictures = 99 if job.kind == "bad" else 1
-    data: list[Any] = ["three yellow umbrellas", "", pictures, str(seed), 2.5, 1.0, 0, False]
+    data: list[Any] = ["four pizzas", "", pictures, str(seed), 1.5, 0.5, 0, False]
     if job.kind == "ask":
         data = [{"text": "hello", "files": []}, [], 8, 0]
     begun = time.monotonic()
@@ -114,7 +114,7 @@ async def page_job(client: httpx.AsyncClient, job: Job, seed: int) -> None:
 async def server_job(client: httpx.AsyncClient, job: Job, seed: int) -> None:
     """A job over OpenAI's protocol."""
     path = "/v1/chat/completions" if job.kind == "ask" else "/v1/images/generations"
-    body: dict[str, Any] = {"prompt": "three yellow umbrellas", "seed": seed, "guidance_scale": 2.5}
+    body: dict[str, Any] = {"prompt": "four pizzas", "seed": seed}
     if job.kind == "ask":
         body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
     if job.kind == "bad":

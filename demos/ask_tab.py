@@ -33,8 +33,8 @@ class AskTab:
 def _examples(folder: Path) -> list[tuple[str, str]]:
     """Two pictures made here, so that there is something to ask offline, and a question to each."""
     scenes = (
-        ("What color is the square?", "square", (216, 24, 32), [(192, 192)], 96),
-        ("How many circles are there?", "circles", (28, 84, 222), [(104, 192), (280, 192)], 56),
+        ("What color is the frisbee?", "frisbee", (216, 24, 32), [(192, 192)], 96),
+        ("How many frisbees are there?", "frisbees", (28, 84, 222), [(104, 192), (280, 192)], 56),
     )
     made = []
     for question, name, color, centres, radius in scenes:
@@ -42,7 +42,7 @@ def _examples(folder: Path) -> list[tuple[str, str]]:
         pen = ImageDraw.Draw(image)
         for x, y in centres:
             box = (x - radius, y - radius, x + radius, y + radius)
-            (pen.rectangle if name == "square" else pen.ellipse)(box, fill=color)
+            pen.ellipse(box, fill=color)
         path = folder / f"{name}.png"
         image.save(path)
         made.append((question, str(path)))

@@ -19,10 +19,10 @@ __all__ = ["DrawTab", "draw_tab"]
 
 MOST = 8  # pictures of one drawing
 EXAMPLES = (
-    "a red apple left of a blue car",
-    "three yellow umbrellas",
-    "a pink umbrella above a black cat",
-    "two green cars",
+    "a bench left of a teddy bear",
+    "four pizzas",
+    "a giraffe above a couch",
+    "a photo of a red apple and a blue cup",
 )
 REAL_EXAMPLES = (
     "a photo of a red apple left of a blue car",
@@ -83,7 +83,7 @@ def draw_tab(studio: Studio) -> DrawTab:
         with gr.Column(scale=4, min_width=300):
             prompt = gr.Textbox(
                 label="Prompt",
-                placeholder="a red apple left of a blue car",
+                placeholder="a bench left of a teddy bear",
                 lines=3,
                 max_length=2000,
                 elem_id="draw-prompt",

@@ -214,7 +214,7 @@ def compare_tab(studio: Studio) -> None:
         with gr.Column(scale=4, min_width=300):
             prompt = gr.Textbox(
                 label="Prompt",
-                placeholder="three yellow umbrellas",
+                placeholder="four pizzas",
                 lines=2,
                 max_length=2000,
                 elem_id="compare-prompt",

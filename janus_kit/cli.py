@@ -124,8 +124,8 @@ def generate(
     sure it is, from 0 to 1.
 
     \b
-    janus-kit generate "a red apple left of a blue car" -n 4 --seed 1 --grid
-    janus-kit generate "three yellow umbrellas" --best-of 4
+    janus-kit generate "a bench left of a teddy bear" -n 4 --seed 1 --grid
+    janus-kit generate "four pizzas" --best-of 4
     janus-kit generate @prompts.txt -o out --json
     janus-kit generate --from out/000_1.png
     janus-kit generate --prompts prompts.jsonl --samples 4 -o pictures
@@ -265,7 +265,7 @@ def ask(
     """Ask a question about a picture; prints the answer.
 
     \b
-    janus-kit ask out/000_1.png "What color is the apple?"
+    janus-kit ask out/000_1.png "How many benches are there?"
     """
     from janus_kit.vision.images import load as read_image
 

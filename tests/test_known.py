@@ -1,11 +1,13 @@
 """The hint that a prompt leaves the small world of the embedded model."""
 
 import logging
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from janus_kit.known import Hint, strange
+from janus_kit.scoring.promptset import prompts
 
 
 @pytest.fixture
@@ -37,3 +39,10 @@ def test_a_hint_names_the_words_and_the_remedy_once(
     assert "'lighthouse', 'at', 'dusk'" in record.message
     assert "--model" in record.message
     assert "and 2 more" in hint.about(["one three four five six seven"])
+
+
+def test_the_embedded_model_knows_the_words_of_genevals_prompts() -> None:
+    weights = Path(str(resources.files("janus_kit.weights")))
+    lines = [line["prompt"] for line in prompts()]
+    assert strange(weights, lines) == []
+    assert strange(weights, ["a lighthouse"]) == ["lighthouse"]

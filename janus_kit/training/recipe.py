@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,11 @@ def texts(names: tuple[str, ...]) -> list[str]:
 
 
 def train_embedded(
-    folder: Path, *, budget: str = "cpu", target: Path | None = None, start: Path | None = None
+    folder: Path,
+    *,
+    budget: str = "cpu",
+    target: Path | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Train the embedded model in folder, resuming what is there; returns the finished model.
 
@@ -233,10 +238,23 @@ def train_embedded(
         plan.vq,
         perceptual=look,
         taken=old,
-        taken_book=None if start is None or whole is not None else PatchBook.load(start / PATCHES),
+        taken_book=None
+        if start is None or whole is not None
+        else PatchBook.load(patches_of(start)),
     )
     janus.vq.load_state_dict(vq.state_dict())
-    return export(janus, book, words, target or folder / "model")
+    made = export(janus, words, target or folder / "model")
+    book.save(patches_of(made))
+    return made
+
+
+def patches_of(model: Path) -> Path:
+    """The file that says what a model's codes stand for, so that training can go on.
+
+    It lies beside the weights; that of the embedded model lies here, since nothing else reads it.
+    """
+    embedded = Path(str(resources.files("janus_kit.weights")))
+    return Path(__file__).with_name(PATCHES) if model.samefile(embedded) else model / PATCHES
 
 
 def _take(start: Path, folder: Path, words: Path, plan: Budget) -> Janus:
@@ -247,7 +265,7 @@ def _take(start: Path, folder: Path, words: Path, plan: Budget) -> Janus:
     if shapes[0] != shapes[1]:
         raise CheckpointError(f"{start}: is not of the preset {plan.preset!r}; train anew")
     if config == wanted:
-        PatchBook.load(start / PATCHES).save(folder / PATCHES)
+        PatchBook.load(patches_of(start)).save(folder / PATCHES)
     words.mkdir(exist_ok=True)
     for name in ("tokenizer_config.json", "tokenizer.json"):
         shutil.copyfile(start / name, words / name)
@@ -281,17 +299,13 @@ def _picture(plan: Budget, seed: int) -> "tuple[np.ndarray[Any, Any], np.ndarray
     return pixels, world.places(scene)
 
 
-def export(janus: Janus, patches: PatchBook, tokenizer: Path, target: Path) -> Path:
-    """Write the model in bfloat16 to target, in transformers' layout.
-
-    Beside it lie the words that it knows, and what its codes stand for: training can go on.
-    """
+def export(janus: Janus, tokenizer: Path, target: Path) -> Path:
+    """Write the model in bfloat16 to target, in transformers' layout, and the words it knows."""
     janus = janus.cpu().to(torch.bfloat16)
     # transformers' encoder compares raw vectors, so the codebook is kept on the unit sphere.
     book = janus.vq.codebook.weight
     book.data = F.normalize(book.data.float(), dim=-1).to(book.dtype)
     checkpoint.save(janus, target, tokenizer_folder=tokenizer, draws=DRAWS)
-    patches.save(target / PATCHES)
     (target / "words.txt").write_text("\n".join(language.words()) + "\n", encoding="utf-8")
     log.info("%s: the model is ready", target)
     return target
