@@ -71,9 +71,9 @@ BUDGETS: Mapping[str, Budget] = {
     "cpu": Budget(
         scenes=900,
         surveyed=2400,
-        vq=Schedule(steps=900, batch=4, rate=4e-3, warmup=20),
+        vq=Schedule(steps=3000, batch=4, rate=4e-3, warmup=20),
         vision=Schedule(steps=2400, batch=8, rate=2e-3, warmup=40),
-        model=Schedule(steps=3600, batch=8, rate=1.5e-3, warmup=40, hold=0.5),
+        model=Schedule(steps=5000, batch=8, rate=1.5e-3, warmup=40, hold=0.5),
     ),
     # Meant for twenty minutes of one H100-class GPU; not run yet.
     "gpu": Budget(
