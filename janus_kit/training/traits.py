@@ -65,7 +65,7 @@ class Traits:
         random = torch.Generator().manual_seed(seed)
         steps = torch.arange(self.row.shape[1]) / self.row.shape[1] * 2 * torch.pi
         circle = torch.stack((steps.cos(), steps.sin()), 1)
-        names = F.normalize(spread(self.name.shape[1], size - 5, random), dim=1)
+        names = _spread(self.name.shape[1], size - 5, random)
         line = torch.linspace(-1, 1, self.color.shape[1])[:, None]
         parts = (self.row @ circle, self.column @ circle, self.name @ names, self.color @ line)
         noise = 0.02 * torch.randn(len(self.name), size, generator=random)
@@ -115,14 +115,14 @@ def survey(
 
 def _apart(count: int, size: int, random: torch.Generator) -> Tensor:
     """So many vectors [count, size] of variance 1, as far apart as they can be."""
-    found = spread(count, size, random)
+    found = _spread(count, size, random)
     if count <= size:
         torch.nn.init.orthogonal_(found, generator=random)
     scaled: Tensor = found * size**0.5
     return scaled
 
 
-def spread(count: int, size: int, random: torch.Generator) -> Tensor:
+def _spread(count: int, size: int, random: torch.Generator) -> Tensor:
     """Unit vectors [count, size] that have pushed each other apart."""
     vectors = F.normalize(torch.randn(count, size, generator=random), dim=1)
     for _ in range(300):

@@ -323,7 +323,6 @@ def _place(
     elif not steady:
         centres = tuple(centres[int(i)] for i in rng.permutation(count))
     looks = {kind: _view(rng, kind[0], novel, steady) for kind in dict.fromkeys(kinds)}
-    size = 0
     shift = rng.integers(-1, 1, 2) * GRID if steady else np.zeros(2)
     flip, angle, things = False, 0, []
     for kind, place in zip(kinds, centres, strict=True):
