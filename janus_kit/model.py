@@ -17,7 +17,12 @@ from janus_kit.config import JanusConfig, LanguageConfig
 from janus_kit.generation import native
 from janus_kit.generation.vq import VQTokenizer
 from janus_kit.linears import slim
-from janus_kit.vision.encoder import Projector, VisionEncoder
+from janus_kit.vision.encoder import (
+    Projector,
+    VisionEncoder,
+    attend_to_learn,
+    learns_on_cpu,
+)
 
 __all__ = ["Batch", "Cache", "Janus", "Language", "Loss"]
 
@@ -141,10 +146,10 @@ class Attention(nn.Module):
         """Whole sequences: [b, t, d] -> ([b, t, d], keys, values); of positions first on only."""
         q, k, v = self.split(self.qkv(x), cos, sin)
         q, bias = q[:, :, first:], None if bias is None else bias[:, :, first:]
-        if torch.is_autocast_enabled("cpu") and x.device.type == "cpu":
-            # Training on a CPU: the backward of fused attention takes twice as long in bfloat16.
-            with torch.autocast("cpu", enabled=False):
-                y = attend(q.float(), k.float(), v.float(), bias)
+        if learns_on_cpu(x) and self.config.heads == self.config.kv_heads:
+            t = q.shape[2]
+            seen = torch.ones(t, t, dtype=torch.bool).tril() if bias is None else bias
+            y = attend_to_learn(q, k, v, seen)
         else:
             y = attend(q, k, v, bias)
         return self.out(y.transpose(1, 2).flatten(2)), k, v

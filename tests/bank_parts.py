@@ -1,5 +1,10 @@
 """A picture bank of drawn shapes, in the form and under the names of the true one."""
 
+import io
+import lzma
+import struct
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,3 +60,55 @@ def make_small_bank(path: Path) -> Path:
     shown = list(sprites())
     pack.write(path, shown, [pack.encode(shape(sprite)) for sprite in shown])
     return path
+
+
+def red_cat(size: tuple[int, int] = (60, 30)) -> Image.Image:
+    return Image.new("RGBA", size, (200, 30, 30, 255))
+
+
+def deb(path: Path, files: dict[str, bytes]) -> Path:
+    """A Debian package of these files, as dpkg-deb writes it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    members = {"debian-binary": b"2.0", "data.tar.xz": lzma.compress(packed.getvalue())}
+    data = b"!<arch>\n"
+    for name, content in members.items():
+        header = f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n"
+        data += header.encode() + content + b"\n" * (len(content) % 2)
+    path.write_bytes(data)
+    return path
+
+
+def tgz(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / "a.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def pmd(version: int) -> bytes:
+    """Three points and one triangle."""
+    sets = 2
+    rows = b"".join(
+        struct.pack("<6f", i, 0, 2, 0, 1, 3)
+        + struct.pack("<4f", 0.25 * i, 0.5, 9, 9)[: 16 if version >= 4 else 8]
+        + bytes(20)
+        for i in range(3)
+    )
+    head = struct.pack("<4sIII", b"PSMD", version, 0, 3)
+    head += struct.pack("<I", sets) if version >= 4 else b""
+    return head + rows + struct.pack("<I3H", 1, 2, 1, 0)
+
+
+def library(files: dict[str, bytes | str]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return data.getvalue()

@@ -15,10 +15,10 @@ from janus_kit.training import painting, world
 from janus_kit.training.bank.heroes import HEROES
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.loop import Schedule
-from janus_kit.training.quantizer import BUSY, PatchBook, as_drawn, design, patches, to_pixels
+from janus_kit.training.quantizer import BUSY, NEAR, PatchBook, as_drawn, design, patches, to_pixels
 from janus_kit.training.traits import COLOR, NAME, PLACE, Traits, survey
 from janus_kit.training.vision_stage import half_spoilt
-from janus_kit.training.vq_stage import train_vq
+from janus_kit.training.vq_stage import MISREAD, misread, train_vq
 
 SMALL_VQ = VQConfig(
     codebook_size=64,
@@ -41,7 +41,7 @@ def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
     plan = Schedule(steps=3, batch=1, rate=1e-3, warmup=1, save_every=1)
     book = small_book(4, SMALL_VQ.codebook_size)
     torch.set_num_threads(1)
-    whole = train_vq(SMALL_VQ, scenes_of_any_size(scenes), book, tmp_path / "a", plan)
+    whole = train_vq(SMALL_VQ, scenes, book, tmp_path / "a", plan)
 
     class Stop(Exception):
         pass
@@ -52,8 +52,8 @@ def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
         return scenes(seed)
 
     with pytest.raises(Stop):
-        train_vq(SMALL_VQ, scenes_of_any_size(cut), book, tmp_path / "b", plan)
-    again = train_vq(SMALL_VQ, scenes_of_any_size(scenes), book, tmp_path / "b", plan)
+        train_vq(SMALL_VQ, cut, book, tmp_path / "b", plan)
+    again = train_vq(SMALL_VQ, scenes, book, tmp_path / "b", plan)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     norms = whole.codebook.weight.norm(dim=-1)
@@ -155,7 +155,7 @@ def test_half_of_the_pictures_are_shown_as_drawn_ones_would_look() -> None:
     kept = [torch.equal(a, b) for a, b in zip(shown, pixels, strict=True)]
     assert 1 <= sum(kept) <= 7
     assert torch.equal(shown, half_spoilt(pixels, spoil, np.random.default_rng(3)))
-    assert 0.005 < (shown - pixels)[[not k for k in kept]].abs().mean() < 0.1
+    assert 0.005 < (shown - pixels)[[not k for k in kept]].abs().mean() < 0.15
     assert shown.abs().max() <= 1
     assert half_spoilt(pixels, None, np.random.default_rng(3)) is pixels
 
@@ -184,7 +184,7 @@ def test_codes_know_what_they_show() -> None:
         right.append(traits.name[code].argmax() == few.index("zebra"))
         near.append(traits.row[code, y - top] > 0.3 and traits.column[code, x - left] > 0.3)
     assert sum(right) > 0.8 * len(right)
-    assert sum(near) > 0.3 * len(near)  # 1 of 40 by chance
+    assert sum(near) > 0.2 * len(near)  # 1 of 40 by chance
     calm, busy = book.families()
     for run in (calm, busy):
         assert (traits.color[run].argmax(1) == torch.arange(10).repeat_interleave(
@@ -232,6 +232,23 @@ def test_a_code_stands_for_the_patch_that_is_nearest() -> None:
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(256), atol=1e-5)
 
 
-def scenes_of_any_size(scenes: Any) -> Any:
-    """Small scenes repeated to 384 pixels, so that whole pictures exist."""
-    return lambda seed: tuple(np.tile(part, (3, 3, 1)) for part in scenes(seed))
+@pytest.mark.usefixtures("pictures")
+def test_misread_codes_are_busy_ones_of_some_pictures_and_show_what_is_near() -> None:
+    book = small_book(10, 256)
+    found = [world.compose(seed, names=FEW, steady=True, task="crowd") for seed in range(20)]
+    codes = book.codes(to_pixels([picture for picture, _ in found]))
+    again, seen = (misread(book, codes, np.random.default_rng(1)) for _ in range(2))
+    assert torch.equal(again, seen)
+    wrong = seen != codes
+    assert (codes[wrong] >= len(book.calm)).all()
+    busy = (codes >= len(book.calm)).sum(1)
+    touched = wrong.any(1)
+    assert 4 < int(touched.sum()) < 16
+    assert (wrong.sum(1) < 2 * MISREAD * busy).all()
+    for row, code, other in zip(wrong.nonzero()[:, 0], codes[wrong], seen[wrong], strict=True):
+        assert other in book.near[code] or other in codes[row]
+    whole = book.whole()
+    assert (book.near[:, 0] == torch.arange(256)).float().mean() > 0.9  # equal patches may swap
+    nearest = (whole[:, None] - whole).norm(dim=-1).topk(NEAR, largest=False).values
+    away = (whole[:, None] - whole[book.near]).norm(dim=-1)
+    assert torch.allclose(away, nearest, atol=0.02)

@@ -52,6 +52,17 @@ def test_equal_seeds_give_equal_pictures_and_the_splits_differ() -> None:
     assert compose(7, split="test")[1] != scene
 
 
+def test_a_crowd_is_four_things_of_which_about_half_are_coloured() -> None:
+    found = scenes(60, steady=True, task="crowd")
+    assert all(len({thing.name for thing in scene.things}) == 4 for scene in found)
+    assert not any(novel(scene) for scene in found)
+    colored = [thing.color is not None for scene in found for thing in scene.things]
+    assert 0.4 < sum(colored) / len(colored) < 0.6
+    assert {scene.task for scene in scenes(5, task="counting")} == {"counting"}
+    with pytest.raises(OptionError, match="task: 'heap' is not one"):
+        compose(0, task="heap")
+
+
 def test_a_picture_does_not_change_when_it_is_written_on() -> None:
     once, _ = compose(3, steady=True)
     once[:] = 0

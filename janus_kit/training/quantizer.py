@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -38,6 +39,7 @@ OWN_CALM_SHARE = 0.02  # things in their own colours
 OWN_BUSY_SHARE = 0.28
 CALM_SHARE = 0.02  # the calm parts of coloured things
 SAME = 0.02  # a patch that differs by no more from the empty ground is ground
+NEAR = 9  # codes that are alike, the code itself among them
 PUSHES, PUSHES_OF_KIN = 200, 50
 PUSHERS = 1024  # codes that push all others at once
 PUSH_WIDTH = 20.0  # codes push those within some 1/20 of a cosine most
@@ -153,6 +155,16 @@ class PatchBook:
         """The patches of all codes at half size [codes, 192]."""
         side = (PATCH // SHRINK) ** 2
         return torch.cat((self.calm.unsqueeze(-1).expand(-1, -1, side).flatten(1), self.busy))
+
+    @cached_property
+    def near(self) -> Tensor:
+        """The nearest patches of each code's, itself first: int64 [codes, NEAR]."""
+        whole = self.whole()
+        lengths = whole.square().sum(-1)
+        rows = [
+            (2 * part @ whole.T - lengths).topk(NEAR).indices for part in torch.split(whole, 2048)
+        ]
+        return torch.cat(rows)
 
     def vectors(self, size: int, kin: "tuple[PatchBook, Tensor] | None" = None) -> Tensor:
         """Unit vectors [codes, size] in which alike patches lie close.

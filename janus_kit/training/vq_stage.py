@@ -7,7 +7,7 @@ the unit sphere, as in Yu et al., "Vector-quantized Image Modeling with Improved
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,25 +18,33 @@ from janus_kit.config import VQConfig
 from janus_kit.generation.vq import VQTokenizer
 from janus_kit.training.critic import Critic
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
+from janus_kit.training.norms import train_channels_last
 from janus_kit.training.perceptual import Perceptual
-from janus_kit.training.quantizer import PatchBook, to_pixels
+from janus_kit.training.quantizer import NEAR, PatchBook, to_pixels
 
 __all__ = ["VQLearner", "train_vq"]
 
 # Seed → uint8 [384, 384, 3] and its places, see world.places.
 Scenes = Callable[[int], "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]"]
 
-PERCEPTUAL = 0.1  # the weight of how a network of photographs sees the difference
+PERCEPTUAL = 0.5  # the weight of how a network of photographs sees the difference
 ADVERSARIAL = 0.02  # the weight of what a critic of patches finds out
 CRITIC_RATE = 3e-4
+MISREAD = 0.2  # the share of wrong codes at most
 SHARP = 32.0  # on a sphere of 8 dimensions a thousand codes lie some 0.1 of a cosine apart
 
 
-class VQLearner(nn.Module):
-    """A VQTokenizer with its losses: forward((pixels, codes, judged)) -> figures.
+class Lesson(NamedTuple):
+    """What one step of the VQ stage looks at."""
 
-    Pixels are [b, 3, h, w] in [-1, 1], codes [b, n]; judged says whether the critic takes part.
-    """
+    pixels: Tensor  # fp32 [b, 3, h, w] in [-1, 1]
+    codes: Tensor  # int64 [b, n], what the encoder is to say
+    misread: Tensor  # int64 [b, n], the same as the decoder gets them
+    judged: bool  # whether the critic takes part
+
+
+class VQLearner(nn.Module):
+    """A VQTokenizer with its losses: forward(lesson) -> figures."""
 
     def __init__(
         self, config: VQConfig, book: PatchBook, seed: int, perceptual: Perceptual | None = None
@@ -51,12 +59,13 @@ class VQLearner(nn.Module):
         with torch.no_grad():
             self.vq.codebook.weight.copy_(book.vectors(config.code_dim))
 
-    def forward(self, batch: tuple[Tensor, Tensor, bool]) -> dict[str, Tensor]:
-        pixels, codes, judged = batch
+    def forward(self, lesson: Lesson) -> dict[str, Tensor]:
+        pixels, codes, misread, judged = lesson
         book = F.normalize(self.vq.codebook.weight.float(), dim=-1)
-        logits = SHARP * self.vq.vectors(pixels).float() @ book.detach().T
-        named = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), label_smoothing=0.02)
-        drawn = self.vq.decode_vectors(book[codes], pixels.shape[-1] // self.vq.config.stride)
+        some = (len(pixels) + 1) // 2  # naming codes is soon as good as it gets; painting is not
+        logits = SHARP * self.vq.vectors(pixels[:some]).float() @ book.detach().T
+        named = F.cross_entropy(logits.flatten(0, 1), codes[:some].flatten(), label_smoothing=0.02)
+        drawn = self.vq.decode_vectors(book[misread], pixels.shape[-1] // self.vq.config.stride)
         drawn = drawn.float()
         pixel = F.l1_loss(drawn, pixels)
         edge = F.l1_loss(drawn.diff(dim=-1), pixels.diff(dim=-1)) + F.l1_loss(
@@ -64,7 +73,7 @@ class VQLearner(nn.Module):
         )
         small, true = F.avg_pool2d(drawn, 8), F.avg_pool2d(pixels, 8)
         painted = pixel + edge + 0.5 * F.mse_loss(drawn, pixels) + F.l1_loss(small, true)
-        right = (logits.argmax(-1) == codes).float().mean()
+        right = (logits.argmax(-1) == codes[:some]).float().mean()
         figures = {"pixel": pixel, "edge": edge, "code right": right}
         if self.perceptual is not None:
             figures["perceptual"] = self.perceptual(drawn, pixels)
@@ -102,23 +111,20 @@ def initialise(vq: VQTokenizer, seed: int) -> None:
     vq.decoder.conv_out.bias.fill_(0.8)  # type: ignore[union-attr] # most of a scene is pale
 
 
-def _windows(scenes: Scenes, seeds: range, size: int) -> tuple[Tensor, Tensor]:
-    """Scenes, cut to a window on the grid of the codes: [b, 3, size, size] in [-1, 1], and the
-    places there [b, n, 2]."""
-    rows, lying = [], []
-    for seed in seeds:
-        picture, places = scenes(seed)
-        random = np.random.default_rng(seed)
-        # Of four windows the busiest: most of a scene is background.
-        room = (picture.shape[0] - size) // 16 + 1
-        corners = random.integers(0, room, (4, 2)) * 16
-        windows = [picture[y : y + size, x : x + size] for y, x in corners]
-        busiest = int(np.argmax([window[::4, ::4].std() for window in windows]))
-        rows.append(windows[busiest].copy())
-        top, left = corners[busiest] // 16
-        cut = places[top : top + size // 16, left : left + size // 16]
-        lying.append(torch.from_numpy(cut.reshape(-1, 2)))
-    return to_pixels(rows), torch.stack(lying)
+def misread(book: PatchBook, codes: Tensor, random: np.random.Generator) -> Tensor:
+    """Codes [b, n] as a small model draws them: in half of the pictures some busy ones are wrong.
+
+    A wrong one shows something alike, or what is elsewhere in the picture. The decoder sees what is
+    around it, and learns to paint what was meant.
+    """
+    share = MISREAD * random.random(len(codes)) * (random.random(len(codes)) < 0.5)
+    wrong = torch.from_numpy(random.random(codes.shape) < share[:, None]).to(codes.device)
+    wrong &= codes >= len(book.calm)
+    rows = torch.arange(len(codes)).unsqueeze(-1)
+    elsewhere = codes[rows, torch.from_numpy(random.integers(0, codes.shape[1], codes.shape))]
+    alike = book.near[codes, torch.from_numpy(random.integers(1, NEAR, codes.shape))]
+    others = torch.where(torch.from_numpy(random.random(codes.shape) < 0.5), alike, elsewhere)
+    return torch.where(wrong, others, codes)
 
 
 def train_vq(
@@ -137,9 +143,9 @@ def train_vq(
     """Train a tokenizer on scenes and the codes of book, in folder.
 
     taken: a trained one that goes on to learn. taken_book: what its codes stood for, where that was
-    something else: codes then begin where those of like patches were. Most steps look at 128×128
-    pixels, a ninth of the work; GroupNorm and attention need the real size before the end, and the
-    last third has it. From schedule.steps × critic_from on a critic judges what is painted.
+    something else: codes then begin where those of like patches were. Pictures are whole, since
+    group norms and attention look at all of them. From schedule.steps × critic_from on a critic
+    judges what is painted.
     """
     from accelerate import PartialState
 
@@ -152,15 +158,19 @@ def train_vq(
         learner.vq.load_state_dict(weights)
     state = PartialState()
     learner.to(state.device)
+    if state.device.type == "cpu":
+        train_channels_last(learner)
 
-    def batch(step: int) -> tuple[Tensor, Tensor, bool]:
-        whole = step >= schedule.steps * 2 // 3
-        rows = max(1, schedule.batch // (4 if whole else 1))
-        first = (step * state.num_processes + state.process_index) * schedule.batch
-        seeds = range(first, first + rows)
-        pixels, places = _windows(scenes, seeds, 384 if whole else 128)
+    def batch(step: int) -> Lesson:
+        share = step * state.num_processes + state.process_index
+        found = [scenes(share * schedule.batch + i) for i in range(schedule.batch)]
+        pixels = to_pixels([picture for picture, _ in found])
+        places = torch.from_numpy(np.stack([lying.reshape(-1, 2) for _, lying in found]))
+        codes = book.codes(pixels, places)
+        seen = misread(book, codes, np.random.default_rng([seed, share]))
         judged = step >= schedule.steps * critic_from
-        return pixels.to(state.device), book.codes(pixels, places).to(state.device), judged
+        pixels, codes, seen = (part.to(state.device) for part in (pixels, codes, seen))
+        return Lesson(pixels, codes, seen, judged)
 
     def inside(name: str) -> bool:
         return not name.endswith(("conv_out.weight", "encoder.conv_in.weight", "codebook.weight"))

@@ -51,15 +51,16 @@ T = TypeVar("T")
 SIDE = 384
 MARGIN = 6  # pixels about every thing
 GRID = 16  # steady boxes start on the grid of the image codes: equal things have equal codes
-# How often each is composed: GenEval's six tasks, and scenes of three and four things.
+# How often each is composed: GenEval's six tasks, and scenes of three and four things. Half ask for
+# colours: a thing has ten of them to be learnt, and one look of its own.
 TASKS: Mapping[str, float] = {
-    "single_object": 0.14,
-    "two_object": 0.16,
-    "counting": 0.2,
-    "colors": 0.14,
-    "position": 0.16,
-    "color_attr": 0.14,
-    "dense": 0.06,
+    "single_object": 0.06,
+    "two_object": 0.12,
+    "counting": 0.12,
+    "colors": 0.24,
+    "position": 0.14,
+    "color_attr": 0.24,
+    "dense": 0.08,
 }
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 UNPAINTED = ("person",)  # has its own colours only
@@ -126,13 +127,19 @@ def held_out_pair(a: str, b: str) -> bool:
 
 
 def compose(
-    seed: int, *, names: Sequence[str] = NAMES, split: Split = "train", steady: bool = False
+    seed: int,
+    *,
+    names: Sequence[str] = NAMES,
+    split: Split = "train",
+    steady: bool = False,
+    task: str | None = None,
 ) -> tuple[npt.NDArray[np.uint8], Scene]:
     """A picture, uint8 [384, 384, 3], and what it shows; equal seeds give equal pictures.
 
     A test scene has a thing in a colour, in a number or beside another that no train scene has,
-    and, unless it is steady, views that no train scene has. names: 5 or more of NAMES. Raises
-    OptionError for others, JanusKitError where the picture bank is not made yet.
+    and, unless it is steady, views that no train scene has. names: 5 or more of NAMES. task: one
+    of TASKS, or "crowd" for four things of four names, half of them coloured. Raises OptionError
+    for others, JanusKitError where the picture bank is not made yet.
     """
     if split not in ("train", "test"):
         raise OptionError(f"split: '{split}' is not one; choose train or test")
@@ -143,7 +150,10 @@ def compose(
     novel = split == "test"
     rng = np.random.default_rng([seed, novel])
     tasks = {t: w for t, w in TASKS.items() if not (novel and t == "single_object")}
-    task = pick(rng, tuple(tasks), tuple(tasks.values()))
+    chosen = pick(rng, tuple(tasks), tuple(tasks.values()))
+    if task is not None and task not in (*tasks, "crowd"):
+        raise OptionError(f"task: '{task}' is not one; choose from {', '.join(tasks)}, crowd")
+    task = task or chosen
     kinds = _kinds(rng, task, known, novel)
     scene = _place(rng, task, kinds, novel=novel, steady=steady)
     return render(scene), scene
@@ -277,12 +287,12 @@ def _kinds(rng: np.random.Generator, task: str, names: tuple[str, ...], novel: b
 def _guess(rng: np.random.Generator, task: str, names: tuple[str, ...]) -> list[_Kind]:
     paintable = tuple(name for name in names if name not in UNPAINTED)
 
-    def some(count: int, colored: bool) -> list[_Kind]:
+    def some(count: int, colored: bool, share: float = PAINTED) -> list[_Kind]:
         chosen = rng.choice(len(paintable if colored else names), size=count, replace=False)
         found: list[_Kind] = []
         for index in chosen:
             name = (paintable if colored else names)[int(index)]
-            painted = colored or (name not in UNPAINTED and rng.random() < PAINTED)
+            painted = colored or (name not in UNPAINTED and rng.random() < share)
             found.append((name, pick(rng, tuple(COLORS)) if painted else None))
         return found
 
@@ -292,6 +302,8 @@ def _guess(rng: np.random.Generator, task: str, names: tuple[str, ...]) -> list[
         return some(1, True)
     if task == "counting":
         return some(1, False) * int(rng.integers(2, 5))
+    if task == "crowd":
+        return some(4, False, 0.5)
     if task == "dense":
         if rng.random() < 0.5:
             return some(int(rng.integers(3, 5)), False)

@@ -22,7 +22,7 @@ from janus_kit.training.bank.names import Model, poses
 from janus_kit.training.bank.render import cut, views
 from janus_kit.training.bank.shapes import SHAPES
 
-__all__ = ["PACKAGES", "SOURCES", "Draw", "Shown", "iconify"]
+__all__ = ["PACKAGES", "SOURCES", "Draw", "Shown", "iconify", "vector"]
 
 PACKAGES = {
     "furniture": Package(
@@ -153,7 +153,9 @@ def iconify(tgz: Path) -> tuple[frozenset[str], Callable[[str], Image.Image]]:
     icons = json.loads(_member(_tar(tgz), "package/icons.json"))
 
     def image(name: str) -> Image.Image:
-        return _vector(icons["icons"][name]["body"], icons["width"], icons["height"])
+        size = f"0 0 {icons['width']} {icons['height']}"
+        links = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        return vector(f'<svg {links} viewBox="{size}">{icons["icons"][name]["body"]}</svg>')
 
     return frozenset(icons["icons"]), image
 
@@ -201,19 +203,15 @@ def _unpacked(library: zipfile.ZipFile, row: Mapping[str, str]) -> list[Mesh]:
     ]
 
 
-def _vector(body: str, width: int, height: int) -> Image.Image:
-    """The inside of an SVG as a picture, RGBA."""
+def vector(svg: str) -> Image.Image:
+    """An SVG as a picture, RGBA."""
     try:
         import resvg_py
     except ImportError:
         raise JanusKitError(
-            "resvg_py: not installed, so no Noto emoji can be drawn; pip install 'janus-kit[data]'"
+            "resvg_py: not installed, so no vector drawing is read; pip install 'janus-kit[data]'"
         ) from None
-    svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="0 0 {width} {height}">{body}</svg>'
-    )
-    data: Any = resvg_py.svg_to_bytes(svg_string=svg, width=_EMOJI)
+    data: Any = resvg_py.svg_to_bytes(svg_string=svg, width=_EMOJI, dpi=96)
     with Image.open(io.BytesIO(bytes(data))) as image:
         return image.convert("RGBA")
 
