@@ -51,6 +51,11 @@ def main() -> None:
     print(f"| tokenizer there and back | {tokenizer['psnr']} dB, SSIM {tokenizer['ssim']} |")
     for name in ("codes used", "things found before", "of these, found again"):
         print(f"| tokenizer, {name} | {cell(tokenizer[name])} of {tokenizer[name]['of']} |")
+    for name in ("picture", "caption"):
+        cost = found.get("cost", {}).get(name)
+        if cost:
+            print(f"| a {name}, beside transformers' generate | {cost['ratio']} times as fast |")
+    print(f"| size | {found['megabytes']} MB |")
 
 
 if __name__ == "__main__":

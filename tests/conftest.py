@@ -15,12 +15,14 @@ import torch
 from batch_parts import SHORT, contents, picture, rows
 from torch import Tensor
 
-from janus_kit import JanusPipeline, caption_folder
+from janus_kit import JanusPipeline, caption_folder, config
 from janus_kit.cli import main
 from janus_kit.config import JanusConfig, LanguageConfig, VisionConfig, VQConfig
 from janus_kit.generation.native import NativeStep
 from janus_kit.model import Language
 from janus_kit.training.tokenizer import train_tokenizer
+
+pytest_plugins = ["checkpoint_parts", "commands", "prompts_parts"]  # their fixtures
 
 TEXTS = ["a red cat sits on a blue mat", "what colour is the cat?", "two green dogs and 3 birds"]
 
@@ -358,6 +360,12 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "07.png").write_bytes((folder / "07.png").read_bytes()[:60])
     (folder / "13.png").write_bytes(b"")
     return folder
+
+
+@pytest.fixture
+def tiny_originals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The original config.json cannot say tiny: whatever it says, read the tiny shapes."""
+    monkeypatch.setattr(config, "_from_original", lambda data: tiny_config())
 
 
 @pytest.fixture

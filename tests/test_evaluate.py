@@ -47,6 +47,7 @@ def told(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "open_detector", lambda name: Knows())
     cat = world.staged([(1, None, "cat")], None, 0)[0]
     monkeypatch.setattr(evaluate, "foreign", lambda name: [("cat", cat)])
+    monkeypatch.setattr(evaluate, "ROUNDS", 1)
 
 
 @pytest.mark.usefixtures("told")
@@ -69,6 +70,9 @@ def test_a_perfect_judge_finds_every_staged_scene_right_and_the_figures_are_whol
     assert result["tokenizer"]["things found before"]["share"] == 1.0
     assert 0 < result["tokenizer"]["codes used"]["share"] < 1
     assert result["published, Janus-Pro-7B"]["overall"] == 0.8
+    for what in ("picture", "caption"):
+        assert result["cost"][what]["equal"]
+        assert result["cost"][what]["ratio"] > 0
     assert result["answers"]["all"]["of"] > 0
     assert json.loads((tmp_path / "figures.json").read_text()) == result
     assert any("tokenizer" in line for line in lines)

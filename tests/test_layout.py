@@ -54,6 +54,7 @@ STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms
 OPEN = (0, 2)
 SHARED = {
     "batch": ("scoring", "training"),
+    "bench": ("training",),  # beside which its cost is measured
     "scoring": ("training",),  # the embedded model is measured by GenEval's verdict
     "demos": ("host",),
     "bulk": ("cli",),

@@ -15,7 +15,10 @@ import torch
 from PIL import Image
 
 from janus_kit import loading
-from janus_kit.pipeline import JanusPipeline
+from janus_kit.bench.peers import Ours, Theirs, agreement
+from janus_kit.bench.run import medians, processor
+from janus_kit.pipeline import CAPTION, JanusPipeline
+from janus_kit.prompts import Message, chat_ids
 from janus_kit.scoring.colors import PixelColors
 from janus_kit.scoring.detectors import Detector, open_detector
 from janus_kit.scoring.fetch import fetch_efficientdet
@@ -34,6 +37,7 @@ __all__ = ["evaluate", "verdict"]
 FRESH = 10_000_000  # scene numbers from here on are in no training run
 THRESHOLD = 0.3  # of the detector, for counting too: 0.9 is Mask2Former's
 MARK = "Janus-Pro-7B"  # the published row that is shown beside
+ROUNDS = 5  # of the timing
 ANSWER, TOLD = 24, 96  # tokens of an answer and of a description at most
 
 Report = Callable[[str], None]
@@ -91,11 +95,50 @@ def evaluate(
     result["tokenizer"] = _tokenizer(pipe, detector, scenes, seed, report)
     result |= _understanding(pipe, scenes, seed, report)
     result |= _drawing(pipe, detector, samples, every, seed, guidance, report)
+    if quantization is None:  # transformers has the same weights, but none of our quantizations
+        result["cost"] = _cost(pipe, report)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f".{out.name}.partial")
         partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         partial.replace(out)
+    return result
+
+
+# The cost
+
+
+def _cost(pipe: JanusPipeline, report: Report) -> dict[str, Any]:
+    """Median seconds of a picture and its caption beside transformers' generate, in turns.
+
+    Both take the likeliest code or token each time, on the same weights and processor.
+    """
+    report(f"cost: {ROUNDS} pictures and captions, beside transformers")
+    ours, theirs = Ours(pipe), Theirs(pipe, pipe.dtype)
+    count = pipe.config.codes
+    drawn = ours.draw(count)
+    ids = chat_ids(
+        pipe.tokenizer,
+        pipe.template,
+        [Message("user", CAPTION, images=1)],
+        pipe.config.vision.tokens,
+    )
+    pixels = pipe.decode(torch.tensor(drawn), "pt").float().cpu() * 2 - 1
+    asked = {"tokens": ANSWER, "end": True}
+    pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        "picture": (lambda: ours.draw(count), lambda: theirs.draw(count)),
+        "caption": (
+            lambda: ours.answer(ids, pixels, **asked),  # type: ignore[arg-type]
+            lambda: theirs.answer(ids, pixels, **asked),  # type: ignore[arg-type]
+        ),
+    }
+    result: dict[str, Any] = {"device": processor(), "threads": torch.get_num_threads()}
+    for name, (one, other) in pairs.items():
+        same = agreement(one(), other())["equal"]
+        taken = medians({"janus_kit": one, "transformers": other}, ROUNDS)
+        seconds = {who: figures["wall"] for who, figures in taken.items()}
+        ratio = round(seconds["transformers"] / seconds["janus_kit"], 2)
+        result[name] = {**seconds, "ratio": ratio, "equal": same}
     return result
 
 
