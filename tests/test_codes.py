@@ -228,8 +228,21 @@ def test_a_code_stands_for_the_patch_that_is_nearest() -> None:
         else:
             nearest = (book.busy - patch.flatten()).norm(dim=-1)
         assert nearest[code % calm if code < calm else code - calm] <= nearest.min() + 1e-4
-    vectors = book.vectors(8)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_codes_vector_says_what_it_looks_like() -> None:
+    book = small_book(10, 256)
+    vectors = book.vectors(20)
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(256), atol=1e-5)
+    wanted = book.whole() - book.whole().mean(0)
+    parts = vectors[:, 1:] / vectors[:, :1]  # what the sphere made of them is undone
+    painted = parts @ torch.linalg.lstsq(parts, wanted).solution
+    assert (painted - wanted).square().sum() < 0.15 * wanted.square().sum()
+    fewer = book.vectors(4)
+    parts = fewer[:, 1:] / fewer[:, :1]
+    rough = parts @ torch.linalg.lstsq(parts, wanted).solution
+    assert (rough - wanted).square().sum() > (painted - wanted).square().sum()
 
 
 @pytest.mark.usefixtures("pictures")
@@ -252,3 +265,19 @@ def test_misread_codes_are_busy_ones_of_some_pictures_and_show_what_is_near() ->
     nearest = (whole[:, None] - whole).norm(dim=-1).topk(NEAR, largest=False).values
     away = (whole[:, None] - whole[book.near]).norm(dim=-1)
     assert torch.allclose(away, nearest, atol=0.02)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_where_the_colour_is_known_every_code_of_a_thing_is_of_it() -> None:
+    book = small_book(30, 4096)
+    for seed in range(8):
+        pixels, scene = world.compose(20_000 + seed, names=FEW, steady=True, task="colors")
+        places = torch.from_numpy(world.places(scene)).view(1, -1, 3)
+        (color,) = {1 + list(world.COLORS).index(str(thing.color)) for thing in scene.things}
+        found = book.codes(to_pixels([pixels]), places)[0]
+        allowed = torch.cat((torch.arange(book.ground), *book.codes_of(color)))
+        assert torch.isin(found, allowed).all()
+        own = book.codes(to_pixels([pixels]), places * torch.tensor([1, 1, 0]))[0]
+        assert torch.isin(own, torch.cat((torch.arange(book.ground), *book.codes_of(0)))).all()
+    every = torch.cat([torch.cat(book.codes_of(color)) for color in range(11)])
+    assert sorted(every.tolist()) == list(range(book.ground, 4096))

@@ -106,9 +106,10 @@ def test_a_place_is_counted_from_the_corner_of_its_thing() -> None:
         found = world.places(scene)
         for thing in scene.things:
             x, y = thing.box[0] // 16, thing.box[1] // 16
-            assert found[y, x].tolist() == [0, 0]
-            assert found[y + 2, x + 1].tolist() == [2, 1]
-            assert found[y - 1, x].tolist() == [-1, 0] or len(scene.things) > 1
+            color = 1 + list(world.COLORS).index(thing.color) if thing.color else 0
+            assert found[y, x].tolist() == [0, 0, color]
+            assert found[y + 2, x + 1].tolist() == [2, 1, color]
+            assert found[y - 1, x].tolist() == [-1, 0, color] or len(scene.things) > 1
 
 
 def test_steady_things_begin_on_the_grid_of_codes_in_two_sizes() -> None:
@@ -187,7 +188,7 @@ def test_in_all_colors_changes_the_things_alone() -> None:
     assert len(shown) == len(COLORS)
     masks = np.logical_or.reduce([world.mask(thing) for thing in scene.things])
     assert not (shown[0] != shown[1])[~masks].any(-1).mean() > 0.02
-    assert (shown[0] != shown[1])[masks].any(-1).mean() > 0.9
+    assert (shown[0] != shown[1])[masks].any(-1).mean() > 0.8  # deep shades are alike
     assert all(thing.color is None for thing in world.painted(scene, None).things)
 
 

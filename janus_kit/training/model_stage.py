@@ -109,7 +109,7 @@ def draw_row(
 
 def codes_of(book: PatchBook, examples: Sequence[Example]) -> Tensor:
     """The codes of pictures, with the help of their places where those are known: [b, n]."""
-    known = [e.places.reshape(-1, 2) for e in examples if e.places is not None]
+    known = [e.places.reshape(-1, 3) for e in examples if e.places is not None]
     places = torch.from_numpy(np.stack(known)) if len(known) == len(examples) else None
     return book.codes(to_pixels([e.pixels for e in examples]), places)
 

@@ -40,9 +40,6 @@ OWN_BUSY_SHARE = 0.28
 CALM_SHARE = 0.02  # the calm parts of coloured things
 SAME = 0.02  # a patch that differs by no more from the empty ground is ground
 NEAR = 9  # codes that are alike, the code itself among them
-PUSHES, PUSHES_OF_KIN = 200, 50
-PUSHERS = 1024  # codes that push all others at once
-PUSH_WIDTH = 20.0  # codes push those within some 1/20 of a cosine most
 SAMPLES = 40_000  # patches of each kind that k-means looks at
 # How far a form lies from another of the next row or column of its thing, beside the distance of
 # their pixels. Forms that tell where they lie can be continued; by pixels alone, one form stood for
@@ -110,22 +107,43 @@ class PatchBook:
     def codes(self, pixels: Tensor, places: Tensor | None = None) -> Tensor:
         """The nearest patch for each place: [b, 3, h, w] in [-1, 1] -> int64 [b, n].
 
-        places: the row and column of each place in its thing, int64 [b, n, 2], where they are
-        known: a coloured form is then one that lies there.
+        places: what is known of each place, see world.places, int64 [b, n, 3]. A code is then one
+        of its thing's colour, and a coloured form one that lies there: the rim of a thing, which is
+        mostly ground, would else be read as that of another, in another colour.
         """
         found = patches(pixels)
         busy = _busy(found)
         codes = torch.empty(len(found), dtype=torch.long, device=pixels.device)
-        codes[~busy] = _nearest(found[~busy].mean(-1), self.calm)
-        codes[busy] = len(self.calm) + _nearest(found[busy].flatten(1), self.busy)
-        first = len(self.calm) + self.own[1]
-        forms = codes >= first
-        if places is not None and forms.any():
-            there = APART * places.flatten(0, 1)[forms].to(pixels)
-            rows = torch.cat((found[forms].flatten(1), there), 1)
-            kept = APART * self.places.repeat(self.colors, 1)
-            codes[forms] = first + _nearest(rows, torch.cat((self.busy[self.own[1] :], kept), 1))
+        if places is None:
+            codes[~busy] = _nearest(found[~busy].mean(-1), self.calm)
+            codes[busy] = len(self.calm) + _nearest(found[busy].flatten(1), self.busy)
+            return codes.view(len(pixels), -1)
+        lying = places.flatten(0, 1).to(pixels.device)
+        for color in lying[:, 2].unique().tolist():
+            quiet = (lying[:, 2] == color) & ~busy
+            moving = (lying[:, 2] == color) & busy
+            calm, forms = self.codes_of(color)
+            known = torch.cat((torch.arange(self.ground), calm))
+            codes[quiet] = known[_nearest(found[quiet].mean(-1), self.calm[known])]
+            rows, wanted = found[moving].flatten(1), self.busy[forms - len(self.calm)]
+            if color:
+                rows = torch.cat((rows, APART * lying[moving, :2].to(rows)), 1)
+                wanted = torch.cat((wanted, APART * self.places), 1)
+            codes[moving] = forms[_nearest(rows, wanted)]
         return codes.view(len(pixels), -1)
+
+    def codes_of(self, color: int) -> tuple[Tensor, Tensor]:
+        """The calm and the busy codes of things in a colour, from 1, or 0 for their own."""
+        own_calm, own_busy = self.own
+        calm = len(self.calm)
+        if not color:
+            return (
+                torch.arange(self.ground, self.ground + own_calm),
+                torch.arange(calm, calm + own_busy),
+            )
+        runs = (torch.arange(run.start, run.stop).view(self.colors, -1) for run in self.families())
+        smooth, forms = (run[color - 1] for run in runs)
+        return smooth, forms
 
     def paint(self, codes: Tensor) -> Tensor:
         """The patches side by side: codes [b, n] -> pixels [b, 3, h, w] in [-1, 1]."""
@@ -166,30 +184,18 @@ class PatchBook:
         ]
         return torch.cat(rows)
 
-    def vectors(self, size: int, kin: "tuple[PatchBook, Tensor] | None" = None) -> Tensor:
-        """Unit vectors [codes, size] in which alike patches lie close.
+    def vectors(self, size: int) -> Tensor:
+        """Unit vectors [codes, size] that say what the patches look like.
 
-        They start as the patches' main components, or as those of the nearest patches of kin,
-        another book with its vectors, and push each other apart until they fill the sphere (the
-        uniformity of Wang and Isola, 2020): crowded ones could not be told apart.
+        Their main components beside a constant, so that putting them on the sphere loses nothing.
+        A decoder paints from such vectors by adding up; vectors that fill the sphere evenly it has
+        to learn by heart. Fine components are faint: each is drawn half of the way to equal size.
         """
-        whole = self.whole()
-        if kin is None:
-            left, _, _ = torch.linalg.svd(whole - whole.mean(0), full_matrices=False)
-            start = left[:, :size] * len(left) ** 0.5
-        else:
-            start = F.normalize(kin[1], dim=-1)[_nearest(whole, kin[0].whole())] * size**0.5
-        # Equal patches get a little noise, or nothing would part them.
-        random = torch.Generator().manual_seed(0)
-        noise = torch.randn(len(start), size, generator=random)
-        vectors = F.normalize(start + 0.1 * noise, dim=-1)
-        for _ in range(PUSHES if kin is None else PUSHES_OF_KIN):
-            some = torch.randperm(len(start), generator=random)[:PUSHERS]
-            near = (PUSH_WIDTH * (vectors @ vectors[some].T - 1)).exp()
-            near[some, torch.arange(len(some))] = 0  # nothing pushes itself
-            pushed = vectors - 0.02 * F.normalize(near @ vectors[some], dim=-1)
-            vectors = F.normalize(pushed, dim=-1)
-        return vectors
+        patches = self.whole()
+        left, sizes, _ = torch.linalg.svd(patches - patches.mean(0), full_matrices=False)
+        parts = (left * sizes.sqrt())[:, : size - 1]
+        parts = parts / parts.square().sum(1).mean().sqrt()
+        return F.normalize(F.pad(parts, (1, 0), value=1.0), dim=-1)
 
 
 def as_drawn(book: PatchBook, pixels: Tensor, random: np.random.Generator) -> Tensor:
@@ -242,7 +248,7 @@ def design(
         there = ~_is_ground(found[0], nothing)
         things = found.transpose(0, 1)[there]
         moving = _busy(things.flatten(0, 1)).view(things.shape[:2]).float().mean(1) > 0.5
-        lying.append(torch.from_numpy(places).flatten(0, 1)[there][moving].float())
+        lying.append(torch.from_numpy(places).flatten(0, 1)[there][moving][:, :2].float())
         forms_calm.append(things[~moving].mean(-1).flatten(1))
         forms_busy.append(things[moving].flatten(1))
     own = max(1, int(codes * OWN_CALM_SHARE)), max(1, int(codes * OWN_BUSY_SHARE))

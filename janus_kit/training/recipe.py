@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 SEED = 0
 # To the eye a small model draws best here: at the published 5 and 1 its doubts show as speckles.
-DRAWS = {"guidance_scale": 1.5, "temperature": 0.5}
+DRAWS = {"guidance_scale": 1.5, "temperature": 0.3}
 PATCHES = "patches.safetensors"
 BOOK = 90_000_000  # the first number of the scenes that the codes are laid out over
 SURVEYED = 91_000_000  # and of those that tell what they show
@@ -72,14 +72,14 @@ BUDGETS: Mapping[str, Budget] = {
         scenes=900,
         surveyed=2400,
         vq=Schedule(steps=4000, batch=2, rate=4e-3, warmup=20),
-        vision=Schedule(steps=2400, batch=8, rate=2e-3, warmup=40),
+        vision=Schedule(steps=5000, batch=8, rate=2e-3, warmup=40),
         model=Schedule(steps=5000, batch=8, rate=1.5e-3, warmup=40, hold=0.5),
     ),
     # Meant for twenty minutes of one H100-class GPU; not run yet.
     "gpu": Budget(
         scenes=2000,
         surveyed=4000,
-        vq=Schedule(steps=6000, batch=32, rate=3e-3, warmup=100, save_every=500),
+        vq=Schedule(steps=6000, batch=16, rate=3e-3, warmup=100, save_every=500),
         vision=Schedule(steps=4000, batch=128, rate=3e-3, warmup=100, save_every=500),
         model=Schedule(steps=10000, batch=128, rate=2e-3, warmup=200, save_every=500),
     ),
@@ -169,8 +169,8 @@ def train_embedded(
     VQ tokenizer; each keeps its state in a file or folder of its own. The finished model, in
     bfloat16, goes to target, or folder/model. start: a model that this made, which goes on to
     learn; its tokenizer of texts and its codes stay. Of one whose language model or codes have
-    another shape, the encoder, its aligner and the VQ tokenizer alone go on. Runs under torchrun
-    or accelerate launch too.
+    another shape, the encoder and its aligner alone go on. Runs under torchrun or accelerate launch
+    too.
 
     Raises OptionError for an unknown budget, CheckpointError for a start that is no such model.
     """
@@ -229,7 +229,6 @@ def train_embedded(
     # Last, since nothing else waits for it: what the codes stand for is in the book.
     look = Perceptual() if plan.perceptual else None
     drawn = partial(_picture, plan)
-    old = None if taken is None else taken.vq
     vq = train_vq(
         config.vq,
         drawn,
@@ -237,10 +236,7 @@ def train_embedded(
         folder / "vq",
         plan.vq,
         perceptual=look,
-        taken=old,
-        taken_book=None
-        if start is None or whole is not None
-        else PatchBook.load(patches_of(start)),
+        taken=None if whole is None else whole.vq,
     )
     janus.vq.load_state_dict(vq.state_dict())
     made = export(janus, words, target or folder / "model")

@@ -90,7 +90,7 @@ def survey(
             widths = (len(names) + 1, side, side, len(colors) + 1)
             sums = [torch.zeros(total, width) for width in widths]
         row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-        row_there, column_there = lying.view(side, side, 2).unbind(-1)
+        row_there, column_there, _ = lying.view(side, side, -1).unbind(-1)
         name = torch.full((side, side), len(names))
         color = torch.full((side, side), len(colors))
         for thing in scene.things:

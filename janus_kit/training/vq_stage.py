@@ -31,7 +31,7 @@ PERCEPTUAL = 0.5  # the weight of how a network of photographs sees the differen
 ADVERSARIAL = 0.02  # the weight of what a critic of patches finds out
 CRITIC_RATE = 3e-4
 MISREAD = 0.2  # the share of wrong codes at most
-SHARP = 32.0  # on a sphere of 8 dimensions a thousand codes lie some 0.1 of a cosine apart
+SHARP = 100.0  # alike patches lie some 0.01 of a cosine apart
 
 
 class Lesson(NamedTuple):
@@ -137,13 +137,11 @@ def train_vq(
     seed: int = 0,
     perceptual: Perceptual | None = None,
     taken: VQTokenizer | None = None,
-    taken_book: PatchBook | None = None,
     critic_from: float = 0.5,
 ) -> VQTokenizer:
     """Train a tokenizer on scenes and the codes of book, in folder.
 
-    taken: a trained one that goes on to learn. taken_book: what its codes stood for, where that was
-    something else: codes then begin where those of like patches were. Pictures are whole, since
+    taken: a trained one of the same codes that goes on to learn. Pictures are whole, since
     group norms and attention look at all of them. From schedule.steps × critic_from on a critic
     judges what is painted.
     """
@@ -151,11 +149,7 @@ def train_vq(
 
     learner = VQLearner(config, book, seed, perceptual)
     if taken is not None:
-        weights = dict(taken.state_dict())
-        if taken_book is not None:
-            kin = (taken_book, taken.codebook.weight.detach())
-            weights["codebook.weight"] = book.vectors(config.code_dim, kin)
-        learner.vq.load_state_dict(weights)
+        learner.vq.load_state_dict(taken.state_dict())
     state = PartialState()
     learner.to(state.device)
     if state.device.type == "cpu":
@@ -165,7 +159,7 @@ def train_vq(
         share = step * state.num_processes + state.process_index
         found = [scenes(share * schedule.batch + i) for i in range(schedule.batch)]
         pixels = to_pixels([picture for picture, _ in found])
-        places = torch.from_numpy(np.stack([lying.reshape(-1, 2) for _, lying in found]))
+        places = torch.from_numpy(np.stack([lying.reshape(-1, 3) for _, lying in found]))
         codes = book.codes(pixels, places)
         seen = misread(book, codes, np.random.default_rng([seed, share]))
         judged = step >= schedule.steps * critic_from

@@ -185,20 +185,23 @@ def mask(thing: Thing) -> npt.NDArray[np.bool_]:
 
 
 def places(scene: Scene) -> npt.NDArray[np.int64]:
-    """Which part of its thing each place of a steady scene shows: int64 [24, 24, 2].
+    """Which part of which thing each place of a steady scene shows: int64 [24, 24, 3].
 
-    Rows and columns from the corner of the nearest thing's box, in places of GRID pixels.
+    Rows and columns from the corner of the nearest thing's box, in places of GRID pixels; and the
+    number of its colour in COLORS from 1, or 0 for a thing in its own colours.
     """
     side = SIDE // GRID
     spots: npt.NDArray[np.int64] = np.moveaxis(np.mgrid[0:side, 0:side], 0, -1)
-    found: npt.NDArray[np.int64] = np.zeros_like(spots)
+    found: npt.NDArray[np.int64] = np.zeros((side, side, 3), np.int64)
     nearest = np.full((side, side), np.inf)
     for thing in scene.things:
         x0, y0, x1, y1 = thing.box
         first = np.array((y0 // GRID, x0 // GRID))
         last = np.array(((y1 - 1) // GRID, (x1 - 1) // GRID))
         away = np.maximum(0, np.maximum(first - spots, spots - last)).sum(-1)
-        found[away < nearest] = (spots - first)[away < nearest]
+        closer = away < nearest
+        found[closer, :2] = (spots - first)[closer]
+        found[closer, 2] = 1 + list(COLORS).index(thing.color) if thing.color else 0
         nearest = np.minimum(nearest, away)
     return found
 
