@@ -383,11 +383,14 @@ def table(figures: Mapping[str, Any]) -> str:
                 console.print(f"{section}: {entries}")
                 continue
             for name, entry in entries.items():
-                if isinstance(entry, Mapping):
+                if isinstance(entry, Mapping) and "share" in entry:
                     interval = f"{entry['low']:.0%} to {entry['high']:.0%}"
                     shown.add_row(
                         section, name, f"{entry['share']:.1%}", interval, str(entry["of"])
                     )
+                elif isinstance(entry, Mapping):
+                    text = ", ".join(f"{key} {value}" for key, value in entry.items())
+                    shown.add_row(section, name, text)
                 else:
                     shown.add_row(section, name, str(entry))
             shown.add_section()

@@ -87,7 +87,11 @@ def test_the_embedded_model_is_trained_where_it_is_wanted(
 
 def test_an_evaluation_is_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     share = {"right": 3, "of": 4, "share": 0.75, "low": 0.3, "high": 0.95}
-    figures = {"model": "tiny", "tokenizer, seen": {"colour": share, "psnr": 21.5}}
+    figures = {
+        "model": "tiny",
+        "tokenizer, seen": {"colour": share, "psnr": 21.5},
+        "cost": {"picture": {"ratio": 3.5}},
+    }
     calls = []
 
     def measure(model: str | None, **options: Any) -> Mapping[str, Any]:
@@ -99,7 +103,7 @@ def test_an_evaluation_is_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPa
     ended = run("train", "evaluate", "--model", "x", "--scenes", 8, "-o", "figures.json")
     assert ended.err == "janus-kit: drawing\n"
     assert "model: tiny" in ended.out
-    for cell in ("tokenizer, seen", "colour", "75.0%", "30% to 95%", "psnr", "21.5"):
+    for cell in ("tokenizer, seen", "colour", "75.0%", "30% to 95%", "psnr", "21.5", "ratio 3.5"):
         assert cell in ended.out
     assert run("train", "evaluate", "--json").records == [figures]
     plain = {"scenes": 128, "samples": 4, "every": 1, "seed": 0, "guidance": None}

@@ -119,7 +119,7 @@ class PatchBook:
             codes[busy] = len(self.calm) + _nearest(found[busy].flatten(1), self.busy)
             return codes.view(len(pixels), -1)
         lying = places.flatten(0, 1).to(pixels.device)
-        for color in lying[:, 2].unique().tolist():
+        for color in range(self.colors + 1):
             quiet = (lying[:, 2] == color) & ~busy
             moving = (lying[:, 2] == color) & busy
             calm, forms = self.codes_of(color)
