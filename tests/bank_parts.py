@@ -17,6 +17,32 @@ from janus_kit.training.bank.heroes import HEROES
 from janus_kit.training.bank.names import MODELS, NAMES, SOLID, poses
 from janus_kit.training.bank.pack import Sprite
 
+CUBE = """mtllib box.mtl
+v 0 0 0
+v 1 0 0
+v 1 1 0
+v 0 1 0
+v 0 0 -1
+vt 0 0
+vt 1 1
+usemtl red\\
+paint
+f 1/1 2/2 3/2 4/1
+usemtl glass
+f -5 -4 -1
+usemtl air
+f 1 2 3
+"""
+PAINT = """newmtl red paint
+Kd 1 0 0
+Ks 1.6 1.6 1.6
+map_Kd skin.png
+newmtl glass
+Kd 0 0 2
+d 0.5
+newmtl air
+d 0
+"""
 VIEWS = 4  # of each name besides the one that is drawn
 
 
