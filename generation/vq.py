@@ -70,11 +70,16 @@ class Level(nn.Module):
         elif resample == "up":
             self.conv = nn.Conv2d(cout, cout, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def inside(self, x: Tensor) -> Tensor:
+        """What the level makes of x [b, cin, h, w] before it is resampled: [b, cout, h, w]."""
         for i, block in enumerate(self.blocks):
             x = block(x)
             if self.attention:
                 x = self.attention[i](x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inside(x)
         if self.resample == "down":
             return self.conv(F.pad(x, (0, 1, 0, 1)))  # type: ignore[no-any-return]
         if self.resample == "up":

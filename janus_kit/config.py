@@ -380,8 +380,8 @@ PRESETS: Mapping[str, JanusConfig] = {
         ),
         vision=VisionConfig(width=192, layers=4, heads=6, intermediate=576),
         vq=VQConfig(
-            codebook_size=12288,
-            code_dim=20,  # so that a code's vector says what it looks like, see quantizer.py
+            codebook_size=11264,
+            code_dim=32,  # so that a code's vector says what it looks like, see quantizer.py
             # 64, because 32 groups of one channel each would lose a picture's absolute colours.
             base_channels=64,
             latent_channels=64,

@@ -67,7 +67,8 @@ def scenes_of(few: tuple[str, ...], count: int) -> list[world.Scene]:
 def small_book(count: int, codes: int, few: tuple[str, ...] = FEW) -> PatchBook:
     """Codes laid out over some steady scenes of few things."""
     scenes = scenes_of(few, count)
-    plain = [world.render(world.painted(scene, None)) for scene in scenes]
+    own = [world.painted(scene, None) for scene in scenes]
+    plain = ((world.render(scene), world.places(scene)) for scene in own)
     colored = ((world.in_all_colors(s), world.places(world.painted(s, "red"))) for s in scenes)
     return design(world.empty(), plain, colored, codes)
 
@@ -105,7 +106,7 @@ def test_a_thing_has_the_same_forms_in_every_colour() -> None:
         inside = (row >= calm) & (row < len(book.calm))
         right += ((row - calm) // smooth == color)[inside].tolist()
     # A tenth by chance; calm places that a thing hardly touches look alike in all colours.
-    assert sum(right) > 0.4 * len(right)
+    assert sum(right) > 0.3 * len(right)
 
 
 @pytest.mark.usefixtures("pictures")
@@ -117,7 +118,7 @@ def test_things_in_their_own_colours_have_codes_of_their_own() -> None:
     own_calm = (found >= book.ground) & (found < book.ground + book.own[0])
     things = ~(found < book.ground)
     assert things.sum() > 20
-    assert (own_busy | own_calm)[things].float().mean() > 0.75
+    assert (own_busy | own_calm)[things].float().mean() > 0.65
 
 
 @pytest.mark.usefixtures("pictures")
@@ -236,13 +237,46 @@ def test_a_codes_vector_says_what_it_looks_like() -> None:
     vectors = book.vectors(20)
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(256), atol=1e-5)
     wanted = book.whole() - book.whole().mean(0)
-    parts = vectors[:, 1:] / vectors[:, :1]  # what the sphere made of them is undone
+    parts = vectors[:, 1:-2] / vectors[:, :1]  # what the sphere made of them is undone
     painted = parts @ torch.linalg.lstsq(parts, wanted).solution
     assert (painted - wanted).square().sum() < 0.15 * wanted.square().sum()
-    fewer = book.vectors(4)
-    parts = fewer[:, 1:] / fewer[:, :1]
+    fewer = book.vectors(6)
+    parts = fewer[:, 1:-2] / fewer[:, :1]
     rough = parts @ torch.linalg.lstsq(parts, wanted).solution
     assert (rough - wanted).square().sum() > (painted - wanted).square().sum()
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_codes_vector_changes_sign_from_row_to_row_and_column_to_column_of_a_thing() -> None:
+    book = small_book(30, 4096)
+    signs = book.vectors(20)[:, -2:].sign()
+    assert not signs[: len(book.calm)].any()
+    for color in (None, "green"):
+        scene = world.compose(30_000, names=FEW, steady=True, task="crowd")[1]
+        scene = world.painted(scene, color)
+        places = torch.from_numpy(world.places(scene)).flatten(0, 1)
+        codes = book.codes(to_pixels([world.render(scene)]), places[None])[0]
+        busy = codes >= len(book.calm)
+        assert busy.sum() > 40
+        right = signs[codes[busy]] == 1 - 2 * (places[busy, :2] % 2)
+        assert right.float().mean() > 0.9
+
+
+@pytest.mark.usefixtures("pictures")
+def test_each_place_of_a_thing_in_its_own_colours_has_a_code_where_there_are_enough() -> None:
+    book = small_book(60, 2048)
+    taken: dict[int, set[tuple[str, int, int]]] = {}
+    for seed in range(30):
+        scene = world.painted(world.compose(seed, names=FEW, steady=True)[1], None)
+        places = torch.from_numpy(world.places(scene))
+        codes = book.codes(to_pixels([world.render(scene)]), places.view(1, -1, 3))[0].view(24, 24)
+        for thing in scene.things:
+            left, top = thing.box[0] // 16, thing.box[1] // 16
+            inside = torch.from_numpy(world.mask(thing)).view(24, 16, 24, 16).any(1).any(2)
+            for y, x in (inside & (codes >= len(book.calm))).nonzero().tolist():
+                taken.setdefault(int(codes[y, x]), set()).add((thing.name, y - top, x - left))
+    assert len(taken) > 100
+    assert sum(len(shown) == 1 for shown in taken.values()) > 0.9 * len(taken)
 
 
 @pytest.mark.usefixtures("pictures")

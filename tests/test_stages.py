@@ -142,7 +142,7 @@ def test_a_fresh_model_tells_columns_and_rows_and_looks_above(tokenizer_folder: 
     assert column[96] > 2 * column[96 + 12]  # the first of a row against its middle
     assert column[120] > 2 * column[120 + 12]
     down = looks[3, start::24, start]
-    assert (down.diff() < 0.05).all()
+    assert (down.diff() < 0.1).all()  # codes of unlike length disturb it
     assert down[0] > 0.9 > 0.1 > down[-1]
 
 
@@ -177,7 +177,7 @@ def test_the_model_stage_trains_all_but_the_encoder_and_the_tokenizer(
 
     plan = Schedule(steps=6, batch=2, rate=5e-3, warmup=1, save_every=3)
     calm, busy = torch.linspace(-1, 1, 48).view(16, 3), torch.randn(48, 192)
-    places = torch.zeros(10, 2)
+    places = torch.zeros(18, 2)
     book = PatchBook(calm, busy, ground=8, own=(4, 8), colors=4, places=places)
     traits = Traits(*(torch.eye(64)[:, :n] for n in (7, 6, 6, 5)))
     torch.manual_seed(3)
@@ -186,6 +186,12 @@ def test_the_model_stage_trains_all_but_the_encoder_and_the_tokenizer(
     for name, value in start.named_parameters():
         kept = torch.equal(value, janus.get_parameter(name))
         assert kept == name.startswith(("vq.", "vision.", "vision_aligner.")), name
+    # What is known of a form is the same in all colours: rows differ by what a colour adds.
+    for rows in (janus.code_head.fc2.weight, janus.code_embed.weight):
+        for run in book.families():
+            forms = rows[run].view(book.colors, -1, rows.shape[1])
+            added = forms - forms[:1]
+            assert torch.allclose(added, added.mean(1, keepdim=True).expand_as(added), atol=1e-5)
     log = (tmp_path / "log.jsonl").read_text().splitlines()
     assert "text" in log[0]
     assert "code" in log[-1]

@@ -39,6 +39,7 @@ __all__ = [
     "codes_of",
     "collate",
     "draw_row",
+    "tie_colors",
     "train_model",
 ]
 
@@ -190,6 +191,22 @@ def collate(
     )
 
 
+@torch.no_grad()
+def tie_colors(janus: Janus, book: PatchBook) -> None:
+    """Make what is known of a form the same in all colours, and of a colour in all forms.
+
+    A coloured code's rows of the embeds and of the head become the sum of its form's and of its
+    colour's, as a factorial design has them: what is learnt of a red form holds for the others,
+    which a small run would else show too seldom.
+    """
+    head = janus.code_head.fc2
+    for rows in (janus.code_embed.weight, head.weight, head.bias.unsqueeze(-1)):
+        for run in book.families():
+            whole = rows[run].view(book.colors, -1, rows.shape[1])
+            form, color = whole.mean(0, keepdim=True), whole.mean(1, keepdim=True)
+            whole.copy_(form + color - form.mean(1, keepdim=True))
+
+
 class Learner(nn.Module):
     """Janus with its losses: forward((drawing batch, answering batch)) -> figures."""
 
@@ -239,6 +256,7 @@ def train_model(
         initialise(janus, traits, vision, tokenizer, seed)
     elif vision is not None:
         janus.vision.load_state_dict(vision.vision.state_dict())
+    tie_colors(janus, book)
     for frozen in (janus.vq, janus.vision, janus.vision_aligner):
         frozen.requires_grad_(False)
     janus.to(state.device)
@@ -291,6 +309,7 @@ def train_model(
         batch=batch,
         schedule=schedule,
         average=0.99,
+        after=lambda step: tie_colors(janus, book),
         watch=None if watch is None else lambda step: watch(step, janus),
     )
     average = train(stage, folder)

@@ -36,7 +36,7 @@ BUSY = 0.06  # a patch is busy when a channel's standard deviation, in [-1, 1], 
 # Shares of the codes; what is left are the busy forms in all colours.
 GROUND_SHARE = 0.01
 OWN_CALM_SHARE = 0.02  # things in their own colours
-OWN_BUSY_SHARE = 0.28
+OWN_BUSY_SHARE = 0.3  # one for each place of each of eighty things, and a few more
 CALM_SHARE = 0.02  # the calm parts of coloured things
 SAME = 0.02  # a patch that differs by no more from the empty ground is ground
 NEAR = 9  # codes that are alike, the code itself among them
@@ -45,6 +45,7 @@ SAMPLES = 40_000  # patches of each kind that k-means looks at
 # their pixels. Forms that tell where they lie can be continued; by pixels alone, one form stood for
 # so many places that the model lost its way.
 APART = 3.0
+PARITY = 0.3  # how much of a code's vector tells whether its row and its column are odd
 
 
 def to_pixels(pictures: "Sequence[np.ndarray[Any, Any]]") -> Tensor:
@@ -67,7 +68,8 @@ class PatchBook:
 
     The calm begin with the ground and with things in their own colours, the busy with the latter;
     what follows in both are `colors` runs of equal length, one a colour, with the same forms in the
-    same order. places: the row and column in their things where busy forms lie, fp32 [forms, 2].
+    same order. places: the row and column in their things where busy codes lie, fp32 [n, 2]: those
+    of things in their own colours, then the forms, which are the same in all colours.
     """
 
     calm: Tensor
@@ -108,8 +110,8 @@ class PatchBook:
         """The nearest patch for each place: [b, 3, h, w] in [-1, 1] -> int64 [b, n].
 
         places: what is known of each place, see world.places, int64 [b, n, 3]. A code is then one
-        of its thing's colour, and a coloured form one that lies there: the rim of a thing, which is
-        mostly ground, would else be read as that of another, in another colour.
+        of its thing's colour, and a busy one lies there: the rim of a thing, which is mostly ground,
+        would else be read as that of another, in another colour.
         """
         found = patches(pixels)
         busy = _busy(found)
@@ -125,10 +127,9 @@ class PatchBook:
             calm, forms = self.codes_of(color)
             known = torch.cat((torch.arange(self.ground), calm))
             codes[quiet] = known[_nearest(found[quiet].mean(-1), self.calm[known])]
-            rows, wanted = found[moving].flatten(1), self.busy[forms - len(self.calm)]
-            if color:
-                rows = torch.cat((rows, APART * lying[moving, :2].to(rows)), 1)
-                wanted = torch.cat((wanted, APART * self.places), 1)
+            there = self.places[self.own[1] :] if color else self.places[: self.own[1]]
+            rows = torch.cat((found[moving].flatten(1), APART * lying[moving, :2].to(found)), 1)
+            wanted = torch.cat((self.busy[forms - len(self.calm)], APART * there), 1)
             codes[moving] = forms[_nearest(rows, wanted)]
         return codes.view(len(pixels), -1)
 
@@ -185,17 +186,23 @@ class PatchBook:
         return torch.cat(rows)
 
     def vectors(self, size: int) -> Tensor:
-        """Unit vectors [codes, size] that say what the patches look like.
+        """Unit vectors [codes, size], size ≥ 4, that say what the patches look like.
 
         Their main components beside a constant, so that putting them on the sphere loses nothing.
         A decoder paints from such vectors by adding up; vectors that fill the sphere evenly it has
         to learn by heart. Fine components are faint: each is drawn half of the way to equal size.
+        The last two change sign from row to row and from column to column of a thing, 0 where no
+        place is known: resampled by repetition, the pixels of a place are told apart by what is
+        beside it alone, and this always differs.
         """
         patches = self.whole()
         left, sizes, _ = torch.linalg.svd(patches - patches.mean(0), full_matrices=False)
-        parts = (left * sizes.sqrt())[:, : size - 1]
+        parts = (left * sizes.sqrt())[:, : size - 3]
         parts = parts / parts.square().sum(1).mean().sqrt()
-        return F.normalize(F.pad(parts, (1, 0), value=1.0), dim=-1)
+        signs = PARITY * (1 - 2 * (self.places.round() % 2))
+        signs = torch.cat((signs[: self.own[1]], signs[self.own[1] :].repeat(self.colors, 1)))
+        signs = F.pad(signs, (0, 0, len(self.calm), 0))
+        return F.normalize(torch.cat((torch.ones(len(parts), 1), parts, signs), 1), dim=-1)
 
 
 def as_drawn(book: PatchBook, pixels: Tensor, random: np.random.Generator) -> Tensor:
@@ -221,26 +228,29 @@ def as_drawn(book: PatchBook, pixels: Tensor, random: np.random.Generator) -> Te
 
 
 Pictures: TypeAlias = "Sequence[np.ndarray[Any, Any]]"
+Plain: TypeAlias = "Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]"
 Colored: TypeAlias = "Iterable[tuple[Pictures, np.ndarray[Any, Any]]]"
 
 
 def design(
-    empty: Pictures, plain: Pictures, colored: Colored, codes: int, *, seed: int = 0
+    empty: Pictures, plain: Plain, colored: Colored, codes: int, *, seed: int = 0
 ) -> PatchBook:
     """Lay out the patches of a number of codes.
 
-    empty: pictures of nothing but ground. plain: things in their own colours. colored: each the
-    same picture with its things in every colour, and the places in its things (world.places).
+    empty: pictures of nothing but ground. plain: things in their own colours, and the places in
+    them (world.places). colored: each the same picture with its things in every colour, and the
+    places.
     """
     generator = torch.Generator().manual_seed(seed)
     nothing = patches(to_pixels(empty)).view(len(empty), -1, 3 * (PATCH // SHRINK) ** 2)
     calm, busy = [], []
-    for picture in plain:
+    for picture, places in plain:
         found = patches(to_pixels([picture]))
-        things = found[~_is_ground(found, nothing)]
+        there = ~_is_ground(found, nothing)
+        things, at = found[there], torch.from_numpy(places).flatten(0, 1)[there, :2]
         moving = _busy(things)
         calm.append(things[~moving].mean(-1))
-        busy.append(things[moving].flatten(1))
+        busy.append(torch.cat((things[moving].flatten(1), APART * at[moving]), 1))
     forms_calm, forms_busy, lying, runs = [], [], [], 0
     for pictures, places in colored:
         runs = len(pictures)
@@ -270,11 +280,11 @@ def design(
     # To levels of a byte, as the file has them: a book that was saved gives the same codes.
     return PatchBook(
         _levels(_bytes(torch.cat((floor, own_calm, family(smooth_forms))))),
-        _levels(_bytes(torch.cat((own_busy, family(busy_forms[:, :-2]))))),
+        _levels(_bytes(torch.cat((own_busy[:, :-2], family(busy_forms[:, :-2]))))),
         ground=ground,
         own=own,
         colors=runs,
-        places=busy_forms[:, -2:] / far,
+        places=torch.cat((own_busy[:, -2:] / APART, busy_forms[:, -2:] / far)),
     )
 
 
@@ -305,10 +315,19 @@ def _nearest(rows: Tensor, centres: Tensor) -> Tensor:
 
 
 def _means(rows: Tensor, count: int, generator: torch.Generator, rounds: int = 20) -> Tensor:
-    """k-means: rows [m, d] -> centres [count, d]; a centre that loses its rows takes another."""
+    """k-means: rows [m, d] -> centres [count, d]; a centre that loses its rows takes another.
+
+    It begins with rows far from those already chosen: Arthur and Vassilvitskii, "k-means++" (2007).
+    """
     rows = rows[torch.randperm(len(rows), generator=generator)[:SAMPLES]]
-    places = torch.arange(count) % len(rows)
-    centres = rows[places].clone()
+    away = torch.full((len(rows),), 1.0)
+    lengths = rows.square().sum(1)
+    centres = torch.empty(count, rows.shape[1])
+    for number in range(count):
+        one = torch.multinomial(away + 1e-12, 1, generator=generator)
+        centres[number] = rows[one]
+        apart = (lengths - 2 * rows @ rows[one[0]] + lengths[one]).clamp(min=0)
+        away = apart if number == 0 else torch.minimum(away, apart)
     for _ in range(rounds):
         nearest = _nearest(rows, centres)
         sums = torch.zeros_like(centres).index_add_(0, nearest, rows)

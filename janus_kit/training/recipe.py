@@ -279,7 +279,8 @@ def _book(plan: Budget, codes: int, path: Path) -> PatchBook:
         return PatchBook.load(path)
 
     scenes = [world.compose(BOOK + i, names=plan.names, steady=True)[1] for i in range(plan.scenes)]
-    plain = [world.render(world.painted(scene, None)) for scene in scenes]
+    own = (world.painted(scene, None) for scene in scenes)
+    plain = ((world.render(scene), world.places(scene)) for scene in own)
     colored = (
         (world.in_all_colors(scene), world.places(world.painted(scene, "red")))
         for scene in scenes[::3]

@@ -3,11 +3,15 @@
 What a code stands for is laid out first, by quantizer.py; the encoder then learns to name the code
 of every place, and the decoder to paint a whole picture from the codes. Vectors and codebook lie on
 the unit sphere, as in Yu et al., "Vector-quantized Image Modeling with Improved VQGAN" (2022).
+
+The decoder first paints sketches of a quarter and of half the size, from its lower levels, as
+Karras et al., "Progressive Growing of GANs" (2017), have it: nearly all that it knows of codes is
+there, and nearly all of a step's time is in the last level, which has little to learn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_kit.config import VQConfig
-from janus_kit.generation.vq import VQTokenizer
+from janus_kit.generation.vq import Level, VQTokenizer
 from janus_kit.training.critic import Critic
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.norms import train_channels_last
@@ -31,6 +35,9 @@ PERCEPTUAL = 0.5  # the weight of how a network of photographs sees the differen
 ADVERSARIAL = 0.02  # the weight of what a critic of patches finds out
 CRITIC_RATE = 3e-4
 MISREAD = 0.2  # the share of wrong codes at most
+# Levels of the decoder that paint a sketch; the share of the steps up to which they do, and how
+# many times as many pictures they are shown.
+SKETCHES = ((2, 0.5, 4), (1, 0.75, 3))  # counted from the last
 SHARP = 100.0  # alike patches lie some 0.01 of a cosine apart
 
 
@@ -41,6 +48,7 @@ class Lesson(NamedTuple):
     codes: Tensor  # int64 [b, n], what the encoder is to say
     misread: Tensor  # int64 [b, n], the same as the decoder gets them
     judged: bool  # whether the critic takes part
+    sketch: int = 0  # how often the picture is halved: a sketch by as many levels fewer
 
 
 class VQLearner(nn.Module):
@@ -55,35 +63,65 @@ class VQLearner(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.critic = Critic()
+            self.sketchers = nn.ModuleList(  # of pictures halved once, twice, …
+                nn.Sequential(
+                    nn.GroupNorm(32, config.base_channels * times, eps=1e-6),
+                    nn.SiLU(),
+                    nn.Conv2d(config.base_channels * times, 3, 3, padding=1),
+                )
+                for times in config.channel_multiplier[1:]
+            )
         initialise(self.vq, seed)
         with torch.no_grad():
             self.vq.codebook.weight.copy_(book.vectors(config.code_dim))
 
     def forward(self, lesson: Lesson) -> dict[str, Tensor]:
-        pixels, codes, misread, judged = lesson
+        pixels, codes, misread, judged, sketch = lesson
         book = F.normalize(self.vq.codebook.weight.float(), dim=-1)
-        some = (len(pixels) + 1) // 2  # naming codes is soon as good as it gets; painting is not
-        logits = SHARP * self.vq.vectors(pixels[:some]).float() @ book.detach().T
-        named = F.cross_entropy(logits.flatten(0, 1), codes[:some].flatten(), label_smoothing=0.02)
-        drawn = self.vq.decode_vectors(book[misread], pixels.shape[-1] // self.vq.config.stride)
-        drawn = drawn.float()
+        latents = self.latents(book[misread])
+        # Keeps every parameter in the graph for distributed training.
+        idle = 0 * sum(p.sum() for p in self.parameters())
+        if sketch:
+            pixels = F.avg_pool2d(pixels, 2**sketch)
+            drawn = self.sketch(latents, sketch).float()
+        else:
+            drawn = self.vq.decoder(latents).float()
         pixel = F.l1_loss(drawn, pixels)
         edge = F.l1_loss(drawn.diff(dim=-1), pixels.diff(dim=-1)) + F.l1_loss(
             drawn.diff(dim=-2), pixels.diff(dim=-2)
         )
-        small, true = F.avg_pool2d(drawn, 8), F.avg_pool2d(pixels, 8)
-        painted = pixel + edge + 0.5 * F.mse_loss(drawn, pixels) + F.l1_loss(small, true)
-        right = (logits.argmax(-1) == codes[:some]).float().mean()
-        figures = {"pixel": pixel, "edge": edge, "code right": right}
+        square = F.mse_loss(drawn, pixels)
+        small, true = (F.avg_pool2d(picture, 8 >> sketch) for picture in (drawn, pixels))
+        painted = pixel + edge + 0.5 * square + F.l1_loss(small, true) + idle
+        figures = {"pixel": pixel, "edge": edge, "square": square}
         if self.perceptual is not None:
             figures["perceptual"] = self.perceptual(drawn, pixels)
             painted = painted + PERCEPTUAL * figures["perceptual"]
+        if sketch:
+            return {"loss": painted, **figures}
+        some = (len(pixels) + 1) // 2  # naming codes is soon as good as it gets; painting is not
+        logits = SHARP * self.vq.vectors(pixels[:some]).float() @ book.detach().T
+        named = F.cross_entropy(logits.flatten(0, 1), codes[:some].flatten(), label_smoothing=0.02)
+        figures["code right"] = (logits.argmax(-1) == codes[:some]).float().mean()
         if judged:
             figures["critic"], figures["found out"] = self.critic.losses(drawn, pixels)
             painted = painted + ADVERSARIAL * figures["found out"] + figures["critic"]
-        else:  # keeps every parameter in the graph for distributed training
-            painted = painted + 0 * sum(p.sum() for p in self.critic.parameters())
         return {"loss": painted + 0.2 * named, **figures}
+
+    def latents(self, vectors: Tensor) -> Tensor:
+        """Vectors of codes [b, n, code_dim] -> what the decoder reads [b, latent, side, side]."""
+        side = int(vectors.shape[1] ** 0.5)
+        grid = vectors.transpose(1, 2).unflatten(2, (side, side))
+        return self.vq.from_code(grid)  # type: ignore[no-any-return]
+
+    def sketch(self, latents: Tensor, halved: int) -> Tensor:
+        """The picture as so many levels fewer paint it: [b, 3, h / 2ⁿ, w / 2ⁿ]."""
+        decoder = self.vq.decoder
+        x = decoder.middle(decoder.conv_in(latents))
+        *below, last = list(decoder.levels)[: len(decoder.levels) - halved]
+        for level in below:
+            x = level(x)
+        return self.sketchers[halved - 1](cast(Level, last).inside(x))  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -138,12 +176,13 @@ def train_vq(
     perceptual: Perceptual | None = None,
     taken: VQTokenizer | None = None,
     critic_from: float = 0.5,
+    sketches: Sequence[tuple[int, float, int]] = SKETCHES,
 ) -> VQTokenizer:
     """Train a tokenizer on scenes and the codes of book, in folder.
 
     taken: a trained one of the same codes that goes on to learn. Pictures are whole, since
     group norms and attention look at all of them. From schedule.steps × critic_from on a critic
-    judges what is painted.
+    judges what is painted. sketches: see SKETCHES.
     """
     from accelerate import PartialState
 
@@ -157,22 +196,29 @@ def train_vq(
 
     def batch(step: int) -> Lesson:
         share = step * state.num_processes + state.process_index
-        found = [scenes(share * schedule.batch + i) for i in range(schedule.batch)]
+        sketch, times = next(
+            ((halved, n) for halved, until, n in sketches if step < until * schedule.steps),
+            (0, 1),
+        )
+        size = schedule.batch * times
+        first = share * schedule.batch * max((n for *_, n in sketches), default=1)
+        found = [scenes(first + i) for i in range(size)]
         pixels = to_pixels([picture for picture, _ in found])
         places = torch.from_numpy(np.stack([lying.reshape(-1, 3) for _, lying in found]))
         codes = book.codes(pixels, places)
         seen = misread(book, codes, np.random.default_rng([seed, share]))
         judged = step >= schedule.steps * critic_from
         pixels, codes, seen = (part.to(state.device) for part in (pixels, codes, seen))
-        return Lesson(pixels, codes, seen, judged)
+        return Lesson(pixels, codes, seen, judged and not sketch, sketch)
 
     def inside(name: str) -> bool:
-        return not name.endswith(("conv_out.weight", "encoder.conv_in.weight", "codebook.weight"))
+        return name.startswith("0.") and not name.endswith(("conv_out.weight", "encoder.conv_in.weight", "codebook.weight"))
 
+    painters = nn.ModuleList((learner.vq, learner.sketchers))
     judge = torch.optim.AdamW(learner.critic.parameters(), lr=CRITIC_RATE, betas=(0.5, 0.9))
     stage = Stage(
         module=learner,
-        optimizers=(*optimizers(learner.vq, inside, schedule.rate), judge),
+        optimizers=(*optimizers(painters, inside, schedule.rate), judge),
         batch=batch,
         schedule=schedule,
         average=0.98,
