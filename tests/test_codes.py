@@ -18,7 +18,7 @@ from janus_kit.training.loop import Schedule
 from janus_kit.training.quantizer import BUSY, NEAR, PatchBook, as_drawn, design, patches, to_pixels
 from janus_kit.training.traits import COLOR, NAME, PLACE, Traits, survey
 from janus_kit.training.vision_stage import half_spoilt
-from janus_kit.training.vq_stage import MISREAD, misread, train_vq
+from janus_kit.training.vq_stage import MISREAD, Lesson, VQLearner, misread, train_vq
 
 SMALL_VQ = VQConfig(
     codebook_size=64,
@@ -315,3 +315,26 @@ def test_where_the_colour_is_known_every_code_of_a_thing_is_of_it() -> None:
         assert torch.isin(own, torch.cat((torch.arange(book.ground), *book.codes_of(0)))).all()
     every = torch.cat([torch.cat(book.codes_of(color)) for color in range(11)])
     assert sorted(every.tolist()) == list(range(book.ground, 4096))
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_sketch_is_painted_by_the_lower_levels_and_teaches_those_alone() -> None:
+    book = small_book(4, SMALL_VQ.codebook_size)
+    learner = VQLearner(SMALL_VQ, book, 0)
+    pixels = to_pixels([world.compose(1, names=FEW, steady=True)[0][:128, :128]])
+    codes = book.codes(pixels)
+    for halved in (1, 2):
+        latents = learner.latents(learner.vq.codebook(codes))
+        assert learner.sketch(latents, halved).shape == (1, 3, 128 >> halved, 128 >> halved)
+        learner.zero_grad()
+        learner(Lesson(pixels, codes, codes, False, halved))["loss"].backward()
+        moved = {n for n, p in learner.named_parameters() if p.grad is not None and p.grad.any()}
+        levels = {int(n.split(".")[3]) for n in moved if n.startswith("vq.decoder.levels.")}
+        assert levels == set(range(5 - halved))
+        assert not any(
+            n.startswith(("vq.encoder.", "critic.", "vq.decoder.conv_out")) for n in moved
+        )
+        sketchers = {n.split(".")[1] for n in moved if n.startswith("sketchers.")}
+        assert sketchers == {str(halved - 1)}
+        assert any(n.startswith("vq.decoder.conv_in") for n in moved)
+        assert all(p.grad is not None for p in learner.parameters() if p.requires_grad)

@@ -29,6 +29,7 @@ from janus_kit.training.quantizer import PatchBook, to_pixels
 from janus_kit.training.recipe import lesson
 from janus_kit.training.traits import Traits
 from janus_kit.training.vision_stage import patch_labels, train_vision
+from janus_kit.vision.encoder import VisionEncoder
 
 FEW = NAMES[1:7]
 
@@ -252,3 +253,21 @@ def test_a_steady_lesson_comes_first_and_then_one_in_four() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world, "render", lambda scene: np.zeros((384, 384, 3), np.uint8))
         assert [steady(seed) for seed in range(13)] == [*[True] * 9, False, False, False, True]
+
+
+def test_places_that_are_left_out_change_no_order_and_are_not_looked_at() -> None:
+    torch.manual_seed(0)
+    encoder = VisionEncoder(VisionConfig(width=32, layers=2, heads=2, intermediate=32))
+    torch.nn.init.normal_(encoder.positions)
+    pixels = torch.rand(2, 3, 384, 384)
+    order = torch.stack([torch.randperm(576) for _ in range(2)])
+    with torch.no_grad():
+        whole, mixed = encoder(pixels), encoder(pixels, order)
+        wanted = torch.stack([w[o] for w, o in zip(whole, order, strict=True)])
+        assert torch.allclose(mixed, wanted, atol=1e-5)
+        half = order[:, :288]
+        changed = pixels.clone()
+        y, x = divmod(int(order[0, 300]), 24)
+        changed[0, :, 16 * y : 16 * y + 16, 16 * x : 16 * x + 16] = 5.0
+        assert torch.equal(encoder(pixels, half), encoder(changed, half))
+        assert not torch.equal(encoder(changed), whole)

@@ -3,6 +3,7 @@
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -238,3 +239,20 @@ def test_the_light_tells_rows_and_columns_apart() -> None:
         assert (np.diff(ground[::48, 0].sum(-1)) < 0).all()
         warmth = ground[0, :, 0] - ground[0, :, 2]
         assert warmth[0] > warmth[192] > warmth[-1]
+
+
+@pytest.mark.usefixtures("pictures")
+def test_only_training_stretches_things_and_never_steady_ones() -> None:
+    def stretches(**options: Any) -> list[float]:
+        scenes = [world.compose(seed, **options)[1] for seed in range(12)]
+        return [thing.stretch for scene in scenes for thing in scene.things]
+
+    assert len(set(stretches())) > 12
+    limit = np.exp(world.STRETCH)
+    assert all(1 / limit <= stretch <= limit for stretch in stretches())
+    assert set(stretches(steady=True)) | set(stretches(split="test")) == {1.0}
+    view = HEROES["bicycle"]
+    plain, wide = (painting.cutout(view, None, 120, stretch=s) for s in (1.0, 1.2))
+    assert max(plain.size) == max(wide.size) == 120
+    shape = plain.width / plain.height
+    assert wide.width / wide.height == pytest.approx(1.2 * shape, rel=0.03)

@@ -68,9 +68,13 @@ class VisionEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, kept: Tensor | None = None) -> Tensor:
+        """kept: the places that are looked at, all others being left out, int64 [n, k]; all if
+        None. The features are then [n, k, width]."""
         x = self.patch(pixels.to(self.patch.weight.dtype)).flatten(2).transpose(1, 2)
         x = x + self.positions
+        if kept is not None:
+            x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
         for block in self.blocks:
             x = block(x)
         return self.norm(x)  # type: ignore[no-any-return]

@@ -197,7 +197,7 @@ def _singly(
     work: Callable[[T, int], Pixels | str], items: Iterable[T], size: int
 ) -> Generator[tuple[T, Pixels | str], None, None]:
     """work one after the other in one process; an error for an item that kills it twice."""
-    pool = _pool(1)
+    pool = _started(1)
     try:
         for item in items:
             found: Pixels | str = ""
@@ -208,7 +208,7 @@ def _singly(
                 except BrokenProcessPool:
                     found = "the process that decoded it died, twice; is the file meant to do harm?"
                     pool.shutdown(wait=False)
-                    pool = _pool(1)
+                    pool = _started(1)
             yield item, found
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

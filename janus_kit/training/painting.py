@@ -142,15 +142,21 @@ def _whole(view: str, tone: Tone | None) -> Pixels:
 
 @lru_cache(maxsize=2048)
 def cutout(
-    view: str, tone: Tone | None, size: int, flip: bool = False, angle: int = 0
+    view: str,
+    tone: Tone | None,
+    size: int,
+    flip: bool = False,
+    angle: int = 0,
+    stretch: float = 1.0,
 ) -> Image.Image:
     """A view as RGBA, its longer side `size` before it is turned by `angle` degrees; tight.
 
-    tone: its colour, or None for its own.
+    tone: its colour, or None for its own. stretch: how many times as wide as it is.
     """
     image = Image.fromarray(_whole(view, tone))
-    scale = size / max(image.size)
-    shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    width, height = image.width * stretch, image.height
+    scale = size / max(width, height)
+    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = image.resize(
         shape, Image.Resampling.LANCZOS if size <= 192 else Image.Resampling.BICUBIC
     )

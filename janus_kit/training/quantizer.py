@@ -110,7 +110,7 @@ class PatchBook:
         """The nearest patch for each place: [b, 3, h, w] in [-1, 1] -> int64 [b, n].
 
         places: what is known of each place, see world.places, int64 [b, n, 3]. A code is then one
-        of its thing's colour, and a busy one lies there: the rim of a thing, which is mostly ground,
+        of its thing's colour, and a busy one lies there: the rim of a thing is mostly ground, and
         would else be read as that of another, in another colour.
         """
         found = patches(pixels)

@@ -111,7 +111,7 @@ class VQLearner(nn.Module):
     def latents(self, vectors: Tensor) -> Tensor:
         """Vectors of codes [b, n, code_dim] -> what the decoder reads [b, latent, side, side]."""
         side = int(vectors.shape[1] ** 0.5)
-        grid = vectors.transpose(1, 2).unflatten(2, (side, side))
+        grid = vectors.transpose(1, 2).reshape(len(vectors), -1, side, side)
         return self.vq.from_code(grid)  # type: ignore[no-any-return]
 
     def sketch(self, latents: Tensor, halved: int) -> Tensor:
@@ -212,7 +212,9 @@ def train_vq(
         return Lesson(pixels, codes, seen, judged and not sketch, sketch)
 
     def inside(name: str) -> bool:
-        return name.startswith("0.") and not name.endswith(("conv_out.weight", "encoder.conv_in.weight", "codebook.weight"))
+        return name.startswith("0.") and not name.endswith(
+            ("conv_out.weight", "encoder.conv_in.weight", "codebook.weight")
+        )
 
     painters = nn.ModuleList((learner.vq, learner.sketchers))
     judge = torch.optim.AdamW(learner.critic.parameters(), lr=CRITIC_RATE, betas=(0.5, 0.9))

@@ -64,6 +64,7 @@ TASKS: Mapping[str, float] = {
 }
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 UNPAINTED = ("person",)  # has its own colours only
+STRETCH = 0.25  # training stretches things by at most e to this, or squeezes them
 PAINTED = 0.15  # the share of things that are coloured where the task does not ask for it
 
 # Centres as shares of the side. Of a steady scene, and of one that is not, with the sizes there.
@@ -98,6 +99,7 @@ class Thing:
     size: int  # of the longer side, before it is turned
     flip: bool = False
     angle: int = 0  # degrees against the clock
+    stretch: float = 1.0  # how many times as wide as it is, before it is turned
 
 
 @dataclass(frozen=True)
@@ -272,7 +274,7 @@ def pick(rng: np.random.Generator, items: Sequence[T], weights: Sequence[float] 
 
 def _sprite(thing: Thing) -> Image.Image:
     tone = COLORS[thing.color] if thing.color else None
-    return painting.cutout(thing.view, tone, thing.size, thing.flip, thing.angle)
+    return painting.cutout(thing.view, tone, thing.size, thing.flip, thing.angle, thing.stretch)
 
 
 _Kind = tuple[str, str | None]  # a name and a colour
@@ -339,7 +341,7 @@ def _place(
         centres = tuple(centres[int(i)] for i in rng.permutation(count))
     looks = {kind: _view(rng, kind[0], novel, steady) for kind in dict.fromkeys(kinds)}
     shift = rng.integers(-1, 1, 2) * GRID if steady else np.zeros(2)
-    flip, angle, things = False, 0, []
+    flip, angle, stretch, things = False, 0, 1.0, []
     for kind, place in zip(kinds, centres, strict=True):
         centre = np.array(place) * SIDE + shift
         if steady:
@@ -347,8 +349,10 @@ def _place(
         else:
             size = int(rng.integers(sizes[0], sizes[1] + 1))
             flip, angle = bool(rng.random() < 0.5), int(rng.integers(-8, 9))
+            if not novel:  # an unknown model is built otherwise, and the detector knows true ones
+                stretch = float(np.exp(rng.uniform(-STRETCH, STRETCH)))
             centre += rng.uniform(-jitter, jitter, 2) * SIDE
-        thing = Thing(kind[0], kind[1], (0, 0, 0, 0), looks[kind], size, flip, angle)
+        thing = Thing(kind[0], kind[1], (0, 0, 0, 0), looks[kind], size, flip, angle, stretch)
         things.append(_put(thing, (float(centre[0]), float(centre[1])), steady))
     return Scene(
         tuple(things),
