@@ -5,6 +5,8 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 READY := .venv/.ready
+# A process a core; a file of tests stays in one, since its fixtures are made once.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: run test check lint format train bench
 
@@ -16,10 +18,10 @@ run: $(READY)
 	$(BIN)/janus-kit caption "$$picture"
 
 test: $(READY)
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

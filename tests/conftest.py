@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -21,6 +22,10 @@ from janus_kit.config import JanusConfig, LanguageConfig, VisionConfig, VQConfig
 from janus_kit.generation.native import NativeStep
 from janus_kit.model import Language
 from janus_kit.training.tokenizer import train_tokenizer
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each with a core
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+    torch.set_num_threads(1)
 
 pytest_plugins = ["checkpoint_parts", "commands", "prompts_parts"]  # their fixtures
 
