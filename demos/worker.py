@@ -62,7 +62,8 @@ class ModelWorker:
     Drawings and thoughts (answers, captions, ranks) wait in a lane each, first come first served;
     the lanes take turns, so that a question waits for one batch of pictures, not for all of them.
     A batch begins with the first drawing of its lane and takes on the next ones while their
-    settings are equal and there is room. Whom it serves alone, it stops for within a row.
+    settings are equal and there is room. Whoever leaves, on the pictures for him it works no longer
+    than a row; on a GPU, whose steps have one shape, than the batch with which they share it.
     """
 
     def __init__(self, pipe: JanusPipeline, *, cap: int = 32, max_batch: int = 8) -> None:
@@ -244,7 +245,7 @@ class ModelWorker:
         size = sum(part.count for part in parts)
         shown = {"at": 0.0, "cost": 0.0}  # when the last preview ended, and what it took
 
-        def on_row(_: object, row: int, place: int, state: dict[str, Any]) -> bool:
+        def on_row(_: object, row: int, place: int, state: dict[str, Any]) -> list[bool]:
             wanted = [i for i, part in enumerate(parts) if not part.job.cancelled.is_set()]
             self.counts.rows += 1
             rows = pipe.config.side
@@ -260,7 +261,7 @@ class ModelWorker:
                     part.job.put(Preview(part.first, row + 1, images))
                     shown["at"] = time.monotonic()
                     shown["cost"] = shown["at"] - begun
-            return bool(wanted)
+            return [i in wanted for i, part in enumerate(parts) for _ in range(part.count)]
 
         beginnings = [part.work.initial_codes for part in parts for _ in range(part.count)]
         drawn = pipe(

@@ -168,7 +168,7 @@ def sample(
     model: CodeModel | RowModel,
     noise: Tensor,
     options: SamplingOptions,
-    on_row: Callable[[Tensor], bool] | None = None,
+    on_row: Callable[[Tensor], bool | Sequence[bool]] | None = None,
     initial: Tensor | None = None,
 ) -> Tensor:
     """Draw a square picture's codes for each row of noise: float64 [b, n] -> int64 [b, n].
@@ -176,8 +176,10 @@ def sample(
     initial: int64 [b, k], the codes that the pictures begin with in place of drawn ones; what
     follows is drawn as if the model had chosen them.
     on_row gets the codes so far, [b, k·√n], once a row of the picture, and stops the run by
-    answering False; the codes so far are then returned. Raises GenerationError when the model's
-    logits are not finite, naming the place.
+    answering False; the codes so far are then returned. It may also answer for each picture: those
+    that need not go on have -1 from there, and a model with a method keep, int64 [k] -> bool, is
+    told which of its rows remain; it says whether it can do without the others. Raises
+    GenerationError when the model's logits are not finite, naming the place.
     """
     count = noise.shape[1]
     side = math.isqrt(count)
@@ -186,16 +188,30 @@ def sample(
     noise = on_device(noise, logits.device)
     codes = torch.zeros(noise.shape, dtype=torch.long, device=noise.device)
     draw = getattr(model, "draw", None) or partial(draw_one_by_one, model)
+    going = list(range(len(noise)))  # the pictures that are still drawn
+    until = [count] * len(noise)  # how many codes of each are wanted
 
     def goes_on(end: int, finite: Tensor) -> bool:
+        nonlocal going
         if not finite:
             raise GenerationError(
                 f"the model's logits became NaN or infinite in row {end // side} of the "
                 "picture; are the weights damaged, or is the dtype too narrow (try float32)?"
             )
-        return on_row is None or on_row(codes[:, :end])
+        answer = on_row is None or on_row(codes[:, :end])
+        if isinstance(answer, bool):
+            return answer
+        for picture, stays in enumerate(answer):
+            until[picture] = until[picture] if stays else min(end, until[picture])
+        staying = [picture for picture in going if until[picture] == count]
+        keep = getattr(model, "keep", None)
+        if end > first and keep is not None and 0 < len(staying) < len(going):
+            places = [going.index(picture) for picture in staying]
+            if keep(torch.tensor(places, device=noise.device)):
+                going = staying
+        return bool(staying)
 
-    start = 0 if initial is None else initial.shape[1]
+    first = start = 0 if initial is None else initial.shape[1]
     finite = torch.ones((), dtype=torch.bool, device=noise.device)
     for place in range(start):
         codes[:, place] = initial[:, place]  # type: ignore[index]
@@ -205,9 +221,12 @@ def sample(
             return codes[:, : place + 1]
     while start < count:
         end = (start // side + 1) * side  # a row, or what the given codes leave of it
-        before: Tensor | None = codes[:, start - 1].contiguous() if logits is None else None
-        codes[:, start:end], good = draw(logits, before, noise[:, start:end], options)
+        before: Tensor | None = codes[going, start - 1].contiguous() if logits is None else None
+        drawn, good = draw(logits, before, noise[going, start:end].contiguous(), options)
+        codes[going, start:end] = drawn
         logits, start = None, end
         if not goes_on(end, finite & good.to(finite.device)):
-            return codes[:, :end]
-    return codes
+            break
+    places = torch.arange(start, device=codes.device)
+    wanted = torch.tensor(until, device=codes.device)
+    return codes[:, :start].masked_fill(places >= wanted.unsqueeze(1), -1)

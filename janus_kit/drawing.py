@@ -28,6 +28,7 @@ __all__ = [
     "beginnings",
     "check_output",
     "common",
+    "goes_on",
     "label",
     "negatives",
     "noise",
@@ -178,6 +179,17 @@ def beginnings(initial: object, count: int, config: JanusConfig) -> Tensor | Non
             f"initial_codes must lie in 0 to {config.vq.codebook_size - 1}, not {low} to {high}"
         )
     return rows.long().cpu().expand(count, -1)
+
+
+def goes_on(answer: object, count: int) -> bool | list[bool]:
+    """Whether drawing goes on, by what a callback answers; or for each of count pictures."""
+    if not isinstance(answer, list | tuple):
+        return answer is not False
+    if len(answer) != count:
+        raise OptionError(
+            f"callback_on_step_end answered for {len(answer)} pictures; the batch has {count}"
+        )
+    return [bool(one) for one in answer]
 
 
 def picture_bytes(

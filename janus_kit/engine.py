@@ -106,6 +106,16 @@ class CodeDrawer:
         embeds = self.table[codes].repeat(self.copies, 1)
         return self.decoder.step(embeds)
 
+    def keep(self, rows: Tensor) -> bool:
+        """Go on with these pictures alone (int64 [k]); False where the shape of a step is fixed."""
+        if self.steps is not None:
+            return False
+        pictures = self.decoder.cache.padding.shape[0] // self.copies
+        self.decoder = self.decoder.fork(
+            torch.cat([rows + pictures * i for i in range(self.copies)])
+        )
+        return True
+
     def draw(
         self,
         logits: Tensor | None,

@@ -24,6 +24,7 @@ from janus_kit.drawing import (
     beginnings,
     check_output,
     common,
+    goes_on,
     label,
     negatives,
     noise,
@@ -204,7 +205,8 @@ class JanusPipeline:
         are a row, so codes[:, : 24 * 12] keeps the upper half.
 
         callback_on_step_end(pipe, row, place, {"codes": int64 [b, place]}) is called once a row of
-        24 codes and stops the call by returning False; the unfinished part is then grey.
+        24 codes and stops the call by returning False; the unfinished part is then grey. A list of
+        bool, one a picture of the batch, stops those with False and draws the others on.
 
         height and width are here for diffusers' users and take no other value than the model's.
 
@@ -236,14 +238,17 @@ class JanusPipeline:
         stopped = False
         with rows_bar(len(rows), self.config.side, self.progress) as advance:
 
-            def on_row(codes: Tensor) -> bool:
+            def on_row(codes: Tensor) -> bool | list[bool]:
                 nonlocal stopped
                 advance(len(codes))
-                if callback_on_step_end is not None:
-                    place = codes.shape[1]
-                    row = place // self.config.side - 1
-                    stopped = callback_on_step_end(self, row, place, {"codes": codes}) is False
-                return not stopped
+                if callback_on_step_end is None:
+                    return True
+                place = codes.shape[1]
+                row = place // self.config.side - 1
+                answer = callback_on_step_end(self, row, place, {"codes": codes})
+                going = goes_on(answer, len(codes))
+                stopped = not (going if isinstance(going, bool) else any(going))
+                return going
 
             parts, drawer = [], None
             for start in range(0, len(rows), size):

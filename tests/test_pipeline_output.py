@@ -234,3 +234,27 @@ def test_a_pictures_pixels_do_not_depend_on_those_beside_it(pipe: JanusPipeline)
     together = pipe(CAT, seed=40, num_images_per_prompt=4, output_type="pt").images
     alone = pipe(CAT, seed=42, output_type="pt").images
     assert torch.equal(together[2], alone[0])
+
+
+@pytest.mark.parametrize("begun", [None, 6])
+def test_pictures_of_a_batch_are_left_one_by_one(pipe: JanusPipeline, begun: int | None) -> None:
+    plain = codes(pipe, seed=1, num_images_per_prompt=3)
+    initial = None if begun is None else plain[:, :begun]
+    wanted = codes(pipe, seed=1, num_images_per_prompt=3, initial_codes=initial)
+    side, last = pipe.config.side, pipe.config.side - 1
+
+    def look(_: JanusPipeline, row: int, place: int, state: dict[str, Any]) -> list[bool]:
+        assert state["codes"].shape == (3, place)
+        return [row < 1, True, row < 2]
+
+    found = codes(
+        pipe, seed=1, num_images_per_prompt=3, initial_codes=initial, callback_on_step_end=look
+    )
+    assert torch.equal(found[1], wanted[1])
+    for which, rows in ((0, 2), (2, 3)):
+        assert torch.equal(found[which, : rows * side], wanted[which, : rows * side])
+        assert (found[which, rows * side :] == -1).all() or rows > last
+    out = pipe(CAT, seed=1, num_images_per_prompt=2, callback_on_step_end=lambda *_: [False, False])
+    assert (out.codes[:, side:] == -1).all()
+    with pytest.raises(OptionError, match="answered for 1 pictures; the batch has 2"):
+        pipe(CAT, seed=1, num_images_per_prompt=2, callback_on_step_end=lambda *_: [True])

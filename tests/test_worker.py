@@ -21,6 +21,7 @@ from janus_kit.demos.jobs import (
     Waiting,
 )
 from janus_kit.demos.worker import ModelWorker
+from janus_kit.engine import CodeDrawer
 from janus_kit.errors import PromptError
 from janus_kit.pipeline import JanusPipeline
 
@@ -221,22 +222,37 @@ def test_leaving_the_events_of_a_job_cancels_it(worker: ModelWorker) -> None:
     assert run(play()).cancelled.is_set()
 
 
-def test_whoever_leaves_a_shared_batch_does_not_stop_the_others(
-    worker: ModelWorker, pipe: JanusPipeline
+def test_whoever_leaves_a_shared_batch_is_left_out_and_does_not_stop_the_others(
+    worker: ModelWorker, pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    left: list[list[int]] = []
+    leaving: list[Job] = []
+    keep, put = CodeDrawer.keep, Job.put
+
+    def leave(job: Job, event: object) -> None:
+        put(job, event)
+        if isinstance(event, Row):
+            leaving[0].cancel()
+
+    def told(drawer: CodeDrawer, rows: torch.Tensor) -> bool:
+        left.append(rows.tolist())
+        return keep(drawer, rows)
+
+    monkeypatch.setattr(CodeDrawer, "keep", told)
+    monkeypatch.setattr(Job, "put", leave)
+
     async def play() -> Drawn:
         gate, _ = await held(worker)
-        leaves = worker.submit(Drawing(prompt="a", seeds=[1]))
+        leaving.append(worker.submit(Drawing(prompt="a", seeds=[1])))
         stays = worker.submit(Drawing(prompt="two dogs", seeds=[2]))
         gate.open.set()
         async for event in stays.events():
-            if isinstance(event, Row):
-                leaves.cancel()
             if isinstance(event, Drawn):
                 found = event
         return found
 
     assert run(play()).images[0] == pipe("two dogs", seed=2).images[0]
+    assert left == [[1]]
 
 
 def test_a_prompt_that_cannot_be_drawn_fails_alone_in_a_shared_batch(worker: ModelWorker) -> None:
