@@ -181,10 +181,10 @@ def beginnings(initial: object, count: int, config: JanusConfig) -> Tensor | Non
     return rows.long().cpu().expand(count, -1)
 
 
-def goes_on(answer: object, count: int) -> bool | list[bool]:
-    """Whether drawing goes on, by what a callback answers; or for each of count pictures."""
+def goes_on(answer: object, count: int) -> list[bool]:
+    """Which of count pictures are drawn on, by what a callback answers: for all, or for each."""
     if not isinstance(answer, list | tuple):
-        return answer is not False
+        return [answer is not False] * count
     if len(answer) != count:
         raise OptionError(
             f"callback_on_step_end answered for {len(answer)} pictures; the batch has {count}"

@@ -232,9 +232,8 @@ class JanusPipeline:
         begun = beginnings(initial_codes, len(rows), self.config)
         digest = self._digest()
         streams, seeds = noise(len(rows), self.config.codes, seed, generator)
-        size = batch_rows(
-            batch_size, len(rows), picture_bytes(self.config, rows, self.dtype), self.device
-        )
+        needed = picture_bytes(self.config, rows, self.dtype)
+        size = batch_rows(batch_size, len(rows), needed, self.device)
         stopped = False
         with rows_bar(len(rows), self.config.side, self.progress) as advance:
 
@@ -243,11 +242,10 @@ class JanusPipeline:
                 advance(len(codes))
                 if callback_on_step_end is None:
                     return True
-                place = codes.shape[1]
-                row = place // self.config.side - 1
+                row, place = codes.shape[1] // self.config.side - 1, codes.shape[1]
                 answer = callback_on_step_end(self, row, place, {"codes": codes})
                 going = goes_on(answer, len(codes))
-                stopped = not (going if isinstance(going, bool) else any(going))
+                stopped = not any(going)
                 return going
 
             parts, drawer = [], None
