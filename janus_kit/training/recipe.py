@@ -72,7 +72,7 @@ BUDGETS: Mapping[str, Budget] = {
         scenes=900,
         surveyed=2400,
         vq=Schedule(steps=4000, batch=2, rate=4e-3, warmup=20),
-        vision=Schedule(steps=5000, batch=8, rate=2e-3, warmup=40),
+        vision=Schedule(steps=9000, batch=8, rate=2e-3, warmup=40),
         model=Schedule(steps=5000, batch=8, rate=1.5e-3, warmup=40, hold=0.5),
     ),
     # Meant for twenty minutes of one H100-class GPU; not run yet.
