@@ -62,8 +62,8 @@ class ModelWorker:
     Drawings and thoughts (answers, captions, ranks) wait in a lane each, first come first served;
     the lanes take turns, so that a question waits for one batch of pictures, not for all of them.
     A batch begins with the first drawing of its lane and takes on the next ones while their
-    settings are equal and there is room. Whoever leaves, on the pictures for him it works no longer
-    than a row; on a GPU, whose steps have one shape, than the batch with which they share it.
+    settings are equal and there is room. Pictures that nobody waits for any more are left
+    out from the next row on; on a GPU, whose steps have one shape, they end with their batch.
     """
 
     def __init__(self, pipe: JanusPipeline, *, cap: int = 32, max_batch: int = 8) -> None:

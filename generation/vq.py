@@ -5,6 +5,7 @@ and the codebook are put on the unit sphere before they meet, and again before d
 """
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -151,10 +152,15 @@ class Decoder(nn.Module):
         self.norm_out = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def lower(self, latents: Tensor, count: int) -> Tensor:
+        """What the lowest count levels make of latents, the last of them before it is resampled."""
         x = self.middle(self.conv_in(latents))
-        for level in self.levels:
+        for level in self.levels[: count - 1]:
             x = level(x)
+        return cast(Level, self.levels[count - 1]).inside(x)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = self.lower(latents, len(self.levels))
         return self.conv_out(F.silu(self.norm_out(x)))  # type: ignore[no-any-return]
 
 
@@ -197,15 +203,15 @@ class VQTokenizer(nn.Module):
         side = int(codes.shape[1] ** 0.5)
         if side * side != codes.shape[1]:
             raise IndexError(f"{codes.shape[1]} codes are not a square picture")
-        vectors = F.normalize(self.codebook(codes), dim=-1)
-        return self.decode_vectors(vectors, side)
-
-    def decode_vectors(self, vectors: Tensor, side: int) -> Tensor:
-        """Code vectors [b, side², code_dim] -> pixels [b, 3, h, w]."""
-        latents = self.from_code(vectors.transpose(1, 2).reshape(len(vectors), -1, side, side))
+        latents = self.latents(F.normalize(self.codebook(codes), dim=-1), side)
         if paints(self.decoder):
             return paint(self.decoder, latents)
         return self.decoder(latents)  # type: ignore[no-any-return]
+
+    def latents(self, vectors: Tensor, side: int) -> Tensor:
+        """Code vectors [b, side², code_dim] -> what the decoder reads [b, latent, side, side]."""
+        grid = vectors.transpose(1, 2).reshape(len(vectors), -1, side, side)
+        return self.from_code(grid)  # type: ignore[no-any-return]
 
 
 def decode_in_chunks(vq: VQTokenizer, codes: Tensor, chunk: int) -> Tensor:

@@ -14,7 +14,7 @@ from serving import Served, served
 from test_server import data_url, error_of, post, question
 
 from janus_kit import JanusPipeline
-from janus_kit.demos.guard import Guard, is_loopback, trusted
+from janus_kit.demos.guard import trusted
 from janus_kit.demos.media import Fetcher
 from janus_kit.demos.server import build_server
 
@@ -301,29 +301,6 @@ def test_a_wrong_key_gets_401_and_nothing_else(server: Served, head: dict[str, s
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_the_key_is_compared_in_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    import hmac
-
-    seen: list[tuple[int, int]] = []
-    plain = hmac.compare_digest
-
-    def compare(a: bytes, b: bytes) -> bool:
-        seen.append((len(a), len(b)))
-        return plain(a, b)
-
-    monkeypatch.setattr("janus_kit.demos.guard.hmac.compare_digest", compare)
-    guard = Guard(lambda *_: None, api_key=KEY)  # type: ignore[arg-type,return-value]
-    for key in (b"", b"s", b"sesame", b"x" * 999):
-        scope = {
-            "type": "http",
-            "path": DRAW,
-            "method": "POST",
-            "headers": [(b"authorization", b"Bearer " + key)],
-        }
-        assert (guard._refusal(scope) is None) is (key == b"sesame")
-    assert seen == [(32, 32)] * 4  # whatever the length of the guess
-
-
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "evil.example:80"])
 def test_a_foreign_name_is_refused(server: Served, host: str) -> None:
     answer = httpx.get(f"{server.url}/health", headers={"Host": host})
@@ -341,14 +318,6 @@ def test_a_foreign_page_may_not_post(server: Served) -> None:
     assert "may not use this server" in error_of(answer, 403)
     head["Origin"] = server.url
     assert httpx.post(server.url + DRAW, json={"prompt": "a"}, headers=head).status_code == 200
-
-
-def test_hosts_are_ours_on_the_loopback_address_and_the_operators_elsewhere() -> None:
-    assert "localhost" in trusted("127.0.0.1")
-    assert trusted("0.0.0.0") == ()
-    assert "me.example" in trusted("0.0.0.0", ["me.example"])
-    names = ("localhost", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "me.example")
-    assert [is_loopback(host) for host in names] == [True] * 4 + [False] * 2
 
 
 def test_an_unknown_model_is_not_found(http: httpx.Client) -> None:

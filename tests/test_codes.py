@@ -324,7 +324,7 @@ def test_a_sketch_is_painted_by_the_lower_levels_and_teaches_those_alone() -> No
     pixels = to_pixels([world.compose(1, names=FEW, steady=True)[0][:128, :128]])
     codes = book.codes(pixels)
     for halved in (1, 2):
-        latents = learner.latents(learner.vq.codebook(codes))
+        latents = learner.vq.latents(learner.vq.codebook(codes), 8)
         assert learner.sketch(latents, halved).shape == (1, 3, 128 >> halved, 128 >> halved)
         learner.zero_grad()
         learner(Lesson(pixels, codes, codes, False, halved))["loss"].backward()

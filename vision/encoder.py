@@ -17,7 +17,7 @@ def attend_to_learn(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
     """Attention as two products, for training on a CPU under autocast: [b, h, t, d] -> the same.
 
     mask: bool, True where a place is seen. With PyTorch's fused attention a step of the embedded
-    model's encoder takes 1.8 times as long there (benchmarks/training.py).
+    model's encoder takes 1.6 times as long there (benchmarks/training.py).
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:

@@ -2,7 +2,7 @@
 
 Convolutions are fastest there with the channels last, in bfloat16 most of all, but PyTorch's way
 back through a group norm in that order is so slow that it undoes this: a step of the VQ decoder
-takes 1.5 times as long with it (benchmarks/training.py, on one core with AVX-512). The way back
+takes 1.3 times as long with it (benchmarks/training.py, on one core with AVX-512). The way back
 here is its usual formula in a few whole-tensor operations.
 """
 

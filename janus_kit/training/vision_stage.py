@@ -27,8 +27,8 @@ Scenes = Callable[[int], "tuple[np.ndarray[Any, Any], Scene]"]
 MARKS = 4  # channels of the embeds that tell kinds of places apart, see beginning.py
 COVERED = 0.1  # the share of a patch that a thing has to cover
 # The share of places that is looked at, and of the steps in which all others are left out. Steps
-# are twice as fast, and a thing has to be known by any half of it: Li et al., "Scaling
-# Language-Image Pre-training via Masking" (2023).
+# are twice as fast (benchmarks/training.py), and a thing has to be known by any half of it: Li et
+# al., "Scaling Language-Image Pre-training via Masking" (2023).
 KEPT, MASKED = 0.5, 0.85
 
 Spoil = Callable[[Tensor, np.random.Generator], Tensor]  # pixels -> pixels

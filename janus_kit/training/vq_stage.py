@@ -6,12 +6,12 @@ the unit sphere, as in Yu et al., "Vector-quantized Image Modeling with Improved
 
 The decoder first paints sketches of a quarter and of half the size, from its lower levels, as
 Karras et al., "Progressive Growing of GANs" (2017), have it: nearly all that it knows of codes is
-there, and nearly all of a step's time is in the last level, which has little to learn.
+there, and most of a step's time is in the last level.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_kit.config import VQConfig
-from janus_kit.generation.vq import Level, VQTokenizer
+from janus_kit.generation.vq import VQTokenizer
 from janus_kit.training.critic import Critic
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.norms import train_channels_last
@@ -35,9 +35,9 @@ PERCEPTUAL = 0.5  # the weight of how a network of photographs sees the differen
 ADVERSARIAL = 0.02  # the weight of what a critic of patches finds out
 CRITIC_RATE = 3e-4
 MISREAD = 0.2  # the share of wrong codes at most
-# Levels of the decoder that paint a sketch; the share of the steps up to which they do, and how
-# many times as many pictures they are shown.
-SKETCHES = ((2, 0.5, 4), (1, 0.75, 3))  # counted from the last
+# How many of the decoder's levels a sketch leaves out, each of which doubles the size; up to which
+# share of the steps such sketches are painted; and of how many times as many pictures.
+SKETCHES = ((2, 0.5, 4), (1, 0.75, 3))
 SHARP = 100.0  # alike patches lie some 0.01 of a cosine apart
 
 
@@ -78,7 +78,7 @@ class VQLearner(nn.Module):
     def forward(self, lesson: Lesson) -> dict[str, Tensor]:
         pixels, codes, misread, judged, sketch = lesson
         book = F.normalize(self.vq.codebook.weight.float(), dim=-1)
-        latents = self.latents(book[misread])
+        latents = self.vq.latents(book[misread], pixels.shape[-1] // self.vq.config.stride)
         # Keeps every parameter in the graph for distributed training.
         idle = 0 * sum(p.sum() for p in self.parameters())
         if sketch:
@@ -108,20 +108,11 @@ class VQLearner(nn.Module):
             painted = painted + ADVERSARIAL * figures["found out"] + figures["critic"]
         return {"loss": painted + 0.2 * named, **figures}
 
-    def latents(self, vectors: Tensor) -> Tensor:
-        """Vectors of codes [b, n, code_dim] -> what the decoder reads [b, latent, side, side]."""
-        side = int(vectors.shape[1] ** 0.5)
-        grid = vectors.transpose(1, 2).reshape(len(vectors), -1, side, side)
-        return self.vq.from_code(grid)  # type: ignore[no-any-return]
-
     def sketch(self, latents: Tensor, halved: int) -> Tensor:
         """The picture as so many levels fewer paint it: [b, 3, h / 2ⁿ, w / 2ⁿ]."""
         decoder = self.vq.decoder
-        x = decoder.middle(decoder.conv_in(latents))
-        *below, last = list(decoder.levels)[: len(decoder.levels) - halved]
-        for level in below:
-            x = level(x)
-        return self.sketchers[halved - 1](cast(Level, last).inside(x))  # type: ignore[no-any-return]
+        x = decoder.lower(latents, len(decoder.levels) - halved)
+        return self.sketchers[halved - 1](x)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
