@@ -2,75 +2,19 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from codes_parts import FEW, small_book
 from PIL import Image
 
-from janus_kit.config import VQConfig
 from janus_kit.errors import CheckpointError
 from janus_kit.training import painting, world
 from janus_kit.training.bank.heroes import HEROES
-from janus_kit.training.bank.names import NAMES
-from janus_kit.training.loop import Schedule
-from janus_kit.training.quantizer import BUSY, NEAR, PatchBook, as_drawn, design, patches, to_pixels
+from janus_kit.training.quantizer import BUSY, PatchBook, as_drawn, patches, to_pixels
 from janus_kit.training.traits import COLOR, NAME, PLACE, Traits, survey
 from janus_kit.training.vision_stage import half_spoilt
-from janus_kit.training.vq_stage import MISREAD, Lesson, VQLearner, misread, train_vq
-
-SMALL_VQ = VQConfig(
-    codebook_size=64,
-    base_channels=32,
-    latent_channels=32,
-    channel_multiplier=(1, 1, 1, 1, 1),
-    res_blocks=1,
-)
-
-
-FEW = NAMES[1:7]
-
-
-@pytest.mark.usefixtures("pictures")
-def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
-    def scenes(seed: int) -> Any:
-        picture, scene = world.compose(seed, names=FEW, steady=True)
-        return picture[128:256, 128:256], world.places(scene)[8:16, 8:16]
-
-    plan = Schedule(steps=3, batch=1, rate=1e-3, warmup=1, save_every=1)
-    book = small_book(4, SMALL_VQ.codebook_size)
-    torch.set_num_threads(1)
-    whole = train_vq(SMALL_VQ, scenes, book, tmp_path / "a", plan)
-
-    class Stop(Exception):
-        pass
-
-    def cut(seed: int) -> Any:
-        if seed == 1:
-            raise Stop
-        return scenes(seed)
-
-    with pytest.raises(Stop):
-        train_vq(SMALL_VQ, cut, book, tmp_path / "b", plan)
-    again = train_vq(SMALL_VQ, scenes, book, tmp_path / "b", plan)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
-    norms = whole.codebook.weight.norm(dim=-1)
-    assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
-
-
-def scenes_of(few: tuple[str, ...], count: int) -> list[world.Scene]:
-    return [world.compose(seed, names=few, steady=True)[1] for seed in range(count)]
-
-
-def small_book(count: int, codes: int, few: tuple[str, ...] = FEW) -> PatchBook:
-    """Codes laid out over some steady scenes of few things."""
-    scenes = scenes_of(few, count)
-    own = [world.painted(scene, None) for scene in scenes]
-    plain = ((world.render(scene), world.places(scene)) for scene in own)
-    colored = ((world.in_all_colors(s), world.places(world.painted(s, "red"))) for s in scenes)
-    return design(world.empty(), plain, colored, codes)
 
 
 @pytest.mark.usefixtures("pictures")
@@ -280,28 +224,6 @@ def test_each_place_of_a_thing_in_its_own_colours_has_a_code_where_there_are_eno
 
 
 @pytest.mark.usefixtures("pictures")
-def test_misread_codes_are_busy_ones_of_some_pictures_and_show_what_is_near() -> None:
-    book = small_book(10, 256)
-    found = [world.compose(seed, names=FEW, steady=True, task="crowd") for seed in range(20)]
-    codes = book.codes(to_pixels([picture for picture, _ in found]))
-    again, seen = (misread(book, codes, np.random.default_rng(1)) for _ in range(2))
-    assert torch.equal(again, seen)
-    wrong = seen != codes
-    assert (codes[wrong] >= len(book.calm)).all()
-    busy = (codes >= len(book.calm)).sum(1)
-    touched = wrong.any(1)
-    assert 4 < int(touched.sum()) < 16
-    assert (wrong.sum(1) < 2 * MISREAD * busy).all()
-    for row, code, other in zip(wrong.nonzero()[:, 0], codes[wrong], seen[wrong], strict=True):
-        assert other in book.near[code] or other in codes[row]
-    whole = book.whole()
-    assert (book.near[:, 0] == torch.arange(256)).float().mean() > 0.9  # equal patches may swap
-    nearest = (whole[:, None] - whole).norm(dim=-1).topk(NEAR, largest=False).values
-    away = (whole[:, None] - whole[book.near]).norm(dim=-1)
-    assert torch.allclose(away, nearest, atol=0.02)
-
-
-@pytest.mark.usefixtures("pictures")
 def test_where_the_colour_is_known_every_code_of_a_thing_is_of_it() -> None:
     book = small_book(30, 4096)
     for seed in range(8):
@@ -315,26 +237,3 @@ def test_where_the_colour_is_known_every_code_of_a_thing_is_of_it() -> None:
         assert torch.isin(own, torch.cat((torch.arange(book.ground), *book.codes_of(0)))).all()
     every = torch.cat([torch.cat(book.codes_of(color)) for color in range(11)])
     assert sorted(every.tolist()) == list(range(book.ground, 4096))
-
-
-@pytest.mark.usefixtures("pictures")
-def test_a_sketch_is_painted_by_the_lower_levels_and_teaches_those_alone() -> None:
-    book = small_book(4, SMALL_VQ.codebook_size)
-    learner = VQLearner(SMALL_VQ, book, 0)
-    pixels = to_pixels([world.compose(1, names=FEW, steady=True)[0][:128, :128]])
-    codes = book.codes(pixels)
-    for halved in (1, 2):
-        latents = learner.vq.latents(learner.vq.codebook(codes), 8)
-        assert learner.sketch(latents, halved).shape == (1, 3, 128 >> halved, 128 >> halved)
-        learner.zero_grad()
-        learner(Lesson(pixels, codes, codes, False, halved))["loss"].backward()
-        moved = {n for n, p in learner.named_parameters() if p.grad is not None and p.grad.any()}
-        levels = {int(n.split(".")[3]) for n in moved if n.startswith("vq.decoder.levels.")}
-        assert levels == set(range(5 - halved))
-        assert not any(
-            n.startswith(("vq.encoder.", "critic.", "vq.decoder.conv_out")) for n in moved
-        )
-        sketchers = {n.split(".")[1] for n in moved if n.startswith("sketchers.")}
-        assert sketchers == {str(halved - 1)}
-        assert any(n.startswith("vq.decoder.conv_in") for n in moved)
-        assert all(p.grad is not None for p in learner.parameters() if p.requires_grad)

@@ -28,7 +28,7 @@ from janus_kit.training.model_stage import (
 from janus_kit.training.quantizer import PatchBook, to_pixels
 from janus_kit.training.recipe import lesson
 from janus_kit.training.traits import Traits
-from janus_kit.training.vision_stage import patch_labels, train_vision
+from janus_kit.training.vision_stage import patch_labels, some_places, train_vision
 from janus_kit.vision.encoder import VisionEncoder
 
 FEW = NAMES[1:7]
@@ -244,6 +244,19 @@ def test_the_vision_stage_learns_and_is_taken_over_with_its_aligner(
     assert near.min() > 0.999
     told = janus.language.embed.weight[: len(FEW), 4:]
     assert torch.cosine_similarity(told, words[0][:, 4:], dim=-1).min() > 0.999
+
+
+def test_places_of_things_are_looked_at_more_often_and_each_once() -> None:
+    labels = torch.zeros(50, 2, 576, dtype=torch.long)
+    labels[:, 0, :120] = 3
+    chance = torch.rand(50, 576, generator=torch.Generator().manual_seed(0))
+    kept = some_places(labels, chance)
+    assert kept.shape == (50, 192)
+    assert all(len(set(row.tolist())) == 192 for row in kept)
+    things = (kept < 120).sum(1).float() / 120
+    ground = (kept >= 120).sum(1).float() / 456
+    assert things.mean() > 2 * ground.mean() > 0.3
+    assert things.max() < 1
 
 
 def test_a_steady_lesson_comes_first_and_then_one_in_four() -> None:

@@ -20,6 +20,7 @@ from janus_kit.training.bank.names import NAMES
 from janus_kit.training.evaluate import evaluate
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.measures import psnr, share, ssim
+from janus_kit.training.muon import Muon32
 from janus_kit.training.recipe import BUDGETS, texts, train_embedded
 
 
@@ -103,6 +104,46 @@ def test_what_is_watched_is_logged_and_changes_nothing(tmp_path: Path) -> None:
     assert [line["step"] for line in lines if "held-out" in line] == [7, 15, 19]
     plain = fit(tmp_path / "plain", 20)
     assert all(torch.equal(watched[name], plain[name]) for name in plain)
+
+
+def test_muon_without_bfloat16_moves_as_pytorchs_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=generator) for shape in ((6, 20), (20, 6))]
+    moved = []
+    for kind in (torch.optim.Muon, Muon32):
+        rows = [nn.Parameter(start.clone()) for start in starts]
+        optimizer = kind(rows, lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        pulls = torch.Generator().manual_seed(1)
+        for _ in range(3):
+            for row in rows:
+                row.grad = torch.randn(row.shape, generator=pulls)
+            optimizer.step()
+        moved.append([row.detach() - start for row, start in zip(rows, starts, strict=True)])
+    for theirs, ours in zip(*moved, strict=True):
+        assert (theirs - ours).norm() < 0.02 * theirs.norm()
+    with pytest.raises(TypeError, match="closure"):
+        Muon32([nn.Parameter(starts[0])]).step(lambda: 0)
+
+
+def test_half_precision_is_left_to_machines_that_have_it(tmp_path: Path) -> None:
+    class Watched(Fit):
+        def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(batch)
+
+    seen: list[bool] = []
+    module = Watched()
+    stage = Stage(
+        module=module,
+        optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
+        batch=fit_batch,
+        schedule=Schedule(steps=1, batch=4, rate=1e-2, warmup=1),
+    )
+    for has in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("janus_kit.training.loop.quick_in_half", lambda _, has=has: has)
+            train(stage, tmp_path / str(has))
+    assert seen == [True, False]
 
 
 def test_a_state_of_another_stage_is_refused_with_its_file_named(tmp_path: Path) -> None:

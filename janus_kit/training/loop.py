@@ -15,8 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from janus_kit.errors import CheckpointError, OptionError
+from janus_kit.training.muon import Muon32
 
-__all__ = ["Average", "Schedule", "Stage", "optimizers", "save_atomically", "train"]
+__all__ = [
+    "Average",
+    "Schedule",
+    "Stage",
+    "optimizers",
+    "quick_in_half",
+    "save_atomically",
+    "train",
+]
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +104,9 @@ def optimizers(
         for view, kernel in zip(views, kernels, strict=True):
             view.grad = None if kernel.grad is None else kernel.grad.flatten(1)
 
-    muon = torch.optim.Muon(views, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    quick = all(quick_in_half(kernel.device) for kernel in kernels)
+    chosen_muon = torch.optim.Muon if quick else Muon32
+    muon = chosen_muon(views, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     muon.register_step_pre_hook(lend_gradients)
     return muon, torch.optim.AdamW(others, lr=rate / 2, betas=(0.9, 0.95), weight_decay=0.0)
 
@@ -124,7 +135,8 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     Returns the running mean of the weights, by parameter name. Killed at any moment, the same call
     goes on from the last save and, on one machine, gives the same weights as an undisturbed run.
     Runs under torchrun or accelerate launch too: stage.batch(step) must then return the share of
-    the process (accelerate's PartialState names it). precision: "no" or "bf16" (autocast).
+    the process (accelerate's PartialState names it). precision: "no" or "bf16" (autocast, except
+    on a CPU that would only imitate it).
     Figures go to the log, to folder/log.jsonl and, where tensorboard is installed, to folder/board.
     """
     from accelerate import Accelerator
@@ -136,7 +148,11 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     accelerator = Accelerator(mixed_precision="no", log_with=board, project_dir=folder)
     if board:
         accelerator.init_trackers("board")
-    half = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16")
+    half = torch.autocast(
+        accelerator.device.type,
+        torch.bfloat16,
+        enabled=precision == "bf16" and quick_in_half(accelerator.device),
+    )
     module, *optimizers = accelerator.prepare(stage.module, *stage.optimizers)
     plain = accelerator.unwrap_model(module)
     average = Average(plain, stage.average)
@@ -178,6 +194,11 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     accelerator.end_training()
     accelerator.free_memory()
     return average.values
+
+
+def quick_in_half(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 itself; by AVX2 it takes eighty times as long."""
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _steps(first: int, last: int) -> Iterator[tuple[int, float]]:

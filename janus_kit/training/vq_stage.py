@@ -4,9 +4,10 @@ What a code stands for is laid out first, by quantizer.py; the encoder then lear
 of every place, and the decoder to paint a whole picture from the codes. Vectors and codebook lie on
 the unit sphere, as in Yu et al., "Vector-quantized Image Modeling with Improved VQGAN" (2022).
 
-The decoder first paints sketches of a quarter and of half the size, from its lower levels, as
-Karras et al., "Progressive Growing of GANs" (2017), have it: nearly all that it knows of codes is
-there, and most of a step's time is in the last level.
+Most steps paint collages at a quarter or half of the size, from the lower levels alone (after
+Karras et al., "Progressive Growing of GANs", 2017): nearly all that the decoder knows of codes is
+there, most of a step's time is in the last level, and most of a scene is ground. Scenes in full
+come in between, so that no level falls behind, and are all that is painted in the end.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 from janus_kit.config import VQConfig
 from janus_kit.generation.vq import VQTokenizer
 from janus_kit.training.critic import Critic
-from janus_kit.training.loop import Schedule, Stage, optimizers, train
+from janus_kit.training.loop import Schedule, Stage, optimizers, quick_in_half, train
 from janus_kit.training.norms import train_channels_last
 from janus_kit.training.perceptual import Perceptual
-from janus_kit.training.quantizer import NEAR, PatchBook, to_pixels
+from janus_kit.training.quantizer import NEAR, PATCH, PatchBook, to_pixels
 
 __all__ = ["VQLearner", "train_vq"]
 
@@ -35,10 +36,25 @@ PERCEPTUAL = 0.5  # the weight of how a network of photographs sees the differen
 ADVERSARIAL = 0.02  # the weight of what a critic of patches finds out
 CRITIC_RATE = 3e-4
 MISREAD = 0.2  # the share of wrong codes at most
-# How many of the decoder's levels a sketch leaves out, each of which doubles the size; up to which
-# share of the steps such sketches are painted; and of how many times as many pictures.
-SKETCHES = ((2, 0.5, 4), (1, 0.75, 3))
+THINGS = 5.0  # how much more a pixel of a thing counts than one of the ground
+WHOLE = 0.85  # the share of the steps after which whole pictures alone are painted
 SHARP = 100.0  # alike patches lie some 0.01 of a cosine apart
+
+
+class Exercise(NamedTuple):
+    """What kind of step: what is painted, how large, and how many pictures of it."""
+
+    sketch: int = 0  # how often it is halved: a sketch by as many levels fewer
+    tiles: int = 1  # pieces of scenes on each side of a picture; 1 is a scene
+    times: int = 1  # as many pictures as the schedule's batch says
+    named: bool = False  # whether the encoder takes part; it is soon as good as it gets
+
+
+# Taken in turns until WHOLE; the last is what follows. Each takes about as long. A collage is two
+# thirds things where a scene is one quarter.
+QUARTER, HALF = Exercise(sketch=2, tiles=3, times=8), Exercise(sketch=1, tiles=3, times=3)
+EXERCISES = (QUARTER, HALF, HALF, QUARTER, HALF, HALF, Exercise(named=True))
+PIECES = 3  # that are cut from a scene
 
 
 class Lesson(NamedTuple):
@@ -47,8 +63,9 @@ class Lesson(NamedTuple):
     pixels: Tensor  # fp32 [b, 3, h, w] in [-1, 1]
     codes: Tensor  # int64 [b, n], what the encoder is to say
     misread: Tensor  # int64 [b, n], the same as the decoder gets them
-    judged: bool  # whether the critic takes part
-    sketch: int = 0  # how often the picture is halved: a sketch by as many levels fewer
+    judged: bool = False  # whether the critic takes part
+    sketch: int = 0  # see Exercise
+    named: bool = False  # whether the encoder takes part
 
 
 class VQLearner(nn.Module):
@@ -60,6 +77,7 @@ class VQLearner(nn.Module):
         super().__init__()
         self.vq = VQTokenizer(config)
         self.perceptual = perceptual
+        self.ground = book.ground
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.critic = Critic()
@@ -76,41 +94,53 @@ class VQLearner(nn.Module):
             self.vq.codebook.weight.copy_(book.vectors(config.code_dim))
 
     def forward(self, lesson: Lesson) -> dict[str, Tensor]:
-        pixels, codes, misread, judged, sketch = lesson
+        pixels, codes, misread, judged, sketch, asked = lesson
         book = F.normalize(self.vq.codebook.weight.float(), dim=-1)
-        latents = self.vq.latents(book[misread], pixels.shape[-1] // self.vq.config.stride)
+        side = pixels.shape[-1] // self.vq.config.stride
+        latents = self.vq.latents(book[misread], side)
         # Keeps every parameter in the graph for distributed training.
         idle = 0 * sum(p.sum() for p in self.parameters())
+        things = (codes >= self.ground).view(-1, 1, side, side).float()
+        things = F.max_pool2d(things, 3, 1, 1)  # and what is next to them
+        weights = 1 + (THINGS - 1) * F.interpolate(things, scale_factor=self.vq.config.stride)
+        weights = weights / weights.mean()
         if sketch:
-            pixels = F.avg_pool2d(pixels, 2**sketch)
-            drawn = self.sketch(latents, sketch).float()
-        else:
-            drawn = self.vq.decoder(latents).float()
-        pixel = F.l1_loss(drawn, pixels)
-        edge = F.l1_loss(drawn.diff(dim=-1), pixels.diff(dim=-1)) + F.l1_loss(
-            drawn.diff(dim=-2), pixels.diff(dim=-2)
-        )
-        square = F.mse_loss(drawn, pixels)
+            pixels, weights = (F.avg_pool2d(part, 2**sketch) for part in (pixels, weights))
+        drawn = torch.cat([self.paint(part, sketch) for part in self.apart(latents)]).float()
+        away = drawn - pixels
+        pixel = (away.abs() * weights).mean()
+        edge = (away.diff(dim=-1).abs() * weights[..., 1:]).mean() + (
+            away.diff(dim=-2).abs() * weights[..., 1:, :]
+        ).mean()
+        square = (away.square() * weights).mean()
         small, true = (F.avg_pool2d(picture, 8 >> sketch) for picture in (drawn, pixels))
         painted = pixel + edge + 0.5 * square + F.l1_loss(small, true) + idle
         figures = {"pixel": pixel, "edge": edge, "square": square}
         if self.perceptual is not None:
             figures["perceptual"] = self.perceptual(drawn, pixels)
             painted = painted + PERCEPTUAL * figures["perceptual"]
-        if sketch:
+        if judged:
+            figures["critic"], figures["found out"] = self.critic.losses(drawn, pixels)
+            painted = painted + ADVERSARIAL * figures["found out"] + figures["critic"]
+        if not asked:
             return {"loss": painted, **figures}
         some = (len(pixels) + 1) // 2  # naming codes is soon as good as it gets; painting is not
         logits = SHARP * self.vq.vectors(pixels[:some]).float() @ book.detach().T
         named = F.cross_entropy(logits.flatten(0, 1), codes[:some].flatten(), label_smoothing=0.02)
         figures["code right"] = (logits.argmax(-1) == codes[:some]).float().mean()
-        if judged:
-            figures["critic"], figures["found out"] = self.critic.losses(drawn, pixels)
-            painted = painted + ADVERSARIAL * figures["found out"] + figures["critic"]
         return {"loss": painted + 0.2 * named, **figures}
 
-    def sketch(self, latents: Tensor, halved: int) -> Tensor:
-        """The picture as so many levels fewer paint it: [b, 3, h / 2ⁿ, w / 2ⁿ]."""
+    def apart(self, latents: Tensor) -> Sequence[Tensor]:
+        """One by one where that is quicker: in float32 on a CPU (benchmarks/training.py)."""
+        if quick_in_half(latents.device):
+            return (latents,)
+        return torch.split(latents.contiguous(), 1)  # they come with the channels last
+
+    def paint(self, latents: Tensor, halved: int) -> Tensor:
+        """The picture, or if halved as so many levels fewer paint it: [b, 3, h / 2ⁿ, w / 2ⁿ]."""
         decoder = self.vq.decoder
+        if not halved:
+            return decoder(latents)  # type: ignore[no-any-return]
         x = decoder.lower(latents, len(decoder.levels) - halved)
         return self.sketchers[halved - 1](x)  # type: ignore[no-any-return]
 
@@ -156,6 +186,37 @@ def misread(book: PatchBook, codes: Tensor, random: np.random.Generator) -> Tens
     return torch.where(wrong, others, codes)
 
 
+def collages(
+    book: PatchBook, pixels: Tensor, codes: Tensor, tiles: int, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Pictures of pieces of scenes [n, 3, h, w] and of their codes [n, 576], PIECES of each.
+
+    -> [b, 3, h, w] and [b, 576]. The more of a piece is things, the likelier it is taken.
+    """
+    whole = int(codes.shape[1] ** 0.5)
+    side = whole // tiles
+    shares = F.avg_pool2d((codes >= book.ground).float().view(-1, 1, whole, whole), side, 1)
+    odds = shares.flatten(1).double().numpy() ** 8 + 1e-9
+    many = whole - side + 1
+    grid = codes.view(-1, whole, whole)
+    cut, rows = [], []
+    for number in np.arange(len(odds)).repeat(PIECES):
+        odd = odds[number]
+        top, left = divmod(int(random.choice(many * many, p=odd / odd.sum())), many)
+        rows.append(grid[number, top : top + side, left : left + side])
+        y, x, size = top * PATCH, left * PATCH, side * PATCH
+        cut.append(pixels[number, :, y : y + size, x : x + size])
+
+    def join(parts: list[Tensor]) -> Tensor:
+        """[…, side, side] each -> [b, …, side·tiles, side·tiles]."""
+        lines = [torch.cat(parts[i : i + tiles], -1) for i in range(0, len(parts), tiles)]
+        return torch.stack(
+            [torch.cat(lines[i : i + tiles], -2) for i in range(0, len(lines), tiles)]
+        )
+
+    return join(cut), join(rows).flatten(1)
+
+
 def train_vq(
     config: VQConfig,
     scenes: Scenes,
@@ -167,13 +228,12 @@ def train_vq(
     perceptual: Perceptual | None = None,
     taken: VQTokenizer | None = None,
     critic_from: float = 0.5,
-    sketches: Sequence[tuple[int, float, int]] = SKETCHES,
+    exercises: Sequence[Exercise] = EXERCISES,
 ) -> VQTokenizer:
     """Train a tokenizer on scenes and the codes of book, in folder.
 
-    taken: a trained one of the same codes that goes on to learn. Pictures are whole, since
-    group norms and attention look at all of them. From schedule.steps × critic_from on a critic
-    judges what is painted. sketches: see SKETCHES.
+    taken: a trained one of the same codes that goes on to learn. From schedule.steps × critic_from
+    on a critic judges what is painted in full. exercises: see EXERCISES.
     """
     from accelerate import PartialState
 
@@ -182,25 +242,30 @@ def train_vq(
         learner.vq.load_state_dict(taken.state_dict())
     state = PartialState()
     learner.to(state.device)
-    if state.device.type == "cpu":
+    if state.device.type == "cpu" and quick_in_half(state.device):  # in fp32 it is the slower order
         train_channels_last(learner)
+
+    most = max(e.times * e.tiles**2 for e in exercises) * schedule.batch
 
     def batch(step: int) -> Lesson:
         share = step * state.num_processes + state.process_index
-        sketch, times = next(
-            ((halved, n) for halved, until, n in sketches if step < until * schedule.steps),
-            (0, 1),
-        )
-        size = schedule.batch * times
-        first = share * schedule.batch * max((n for *_, n in sketches), default=1)
-        found = [scenes(first + i) for i in range(size)]
+        late = step >= WHOLE * schedule.steps
+        exercise = exercises[-1 if late else step % len(exercises)]
+        random = np.random.default_rng([seed, share])
+        size = schedule.batch * exercise.times
+        if exercise.tiles > 1:
+            size = size * exercise.tiles**2 // PIECES
+        numbers = range(share * most, share * most + size)
+        found = [scenes(number) for number in numbers]
         pixels = to_pixels([picture for picture, _ in found])
         places = torch.from_numpy(np.stack([lying.reshape(-1, 3) for _, lying in found]))
         codes = book.codes(pixels, places)
-        seen = misread(book, codes, np.random.default_rng([seed, share]))
-        judged = step >= schedule.steps * critic_from
+        if exercise.tiles > 1:
+            pixels, codes = collages(book, pixels, codes, exercise.tiles, random)
+        seen = misread(book, codes, random)
+        judged = step >= schedule.steps * critic_from and not exercise.sketch
         pixels, codes, seen = (part.to(state.device) for part in (pixels, codes, seen))
-        return Lesson(pixels, codes, seen, judged and not sketch, sketch)
+        return Lesson(pixels, codes, seen, judged, exercise.sketch, exercise.named)
 
     def inside(name: str) -> bool:
         return name.startswith("0.") and not name.endswith(
