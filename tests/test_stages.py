@@ -92,7 +92,7 @@ def test_branches_of_a_row_teach_what_rows_of_their_own_do(tokenizer: Tokenizer)
 
     def loss(chosen: list[Any]) -> torch.Tensor:
         row = answer_row(tokenizer, PRO, chosen, config.vision.tokens)
-        return janus.loss(collate([row], tokenizer, torch.device("cpu"), pixels)).text
+        return janus.loss(collate([row], tokenizer, pixels)).text
 
     def answers(chosen: list[Any]) -> int:
         row = answer_row(tokenizer, PRO, chosen, config.vision.tokens)
@@ -107,7 +107,7 @@ def test_branches_of_a_row_teach_what_rows_of_their_own_do(tokenizer: Tokenizer)
 
 def test_rows_are_padded_on_the_right_and_padding_teaches_nothing(tokenizer: Tokenizer) -> None:
     rows = [draw_row(tokenizer, PRO, p, [1, 2], drop=False) for p in ("a", "a much longer prompt")]
-    batch = collate(rows, tokenizer, torch.device("cpu"))
+    batch = collate(rows, tokenizer)
     assert batch.tokens.shape == batch.code_labels.shape
     assert batch.tokens[0, -1] == tokenizer.pad
     assert batch.code_labels[0, -1] == IGNORE
@@ -128,7 +128,7 @@ def test_a_fresh_model_tells_columns_and_rows_and_looks_above(tokenizer_folder: 
     )  # fmt: skip
     initialise(janus, traits, None, tokenizer, 0)
     row = draw_row(tokenizer, PRO, "a red apple", list(range(576)), drop=False)
-    batch = collate([row], tokenizer, torch.device("cpu"))
+    batch = collate([row], tokenizer)
     start, t = row.tokens.index(tokenizer.begin_image), len(row.tokens)
     embeds = janus.embed(batch.tokens, -1, [])
     drawn = batch.codes >= 0
@@ -153,7 +153,7 @@ def test_codes_count_as_much_as_their_weights(tokenizer: Tokenizer) -> None:
     janus = Janus(config)
     codes = torch.arange(config.codes).tolist()
     row = draw_row(tokenizer, PRO, "a star", codes, drop=False)
-    batch = collate([row], tokenizer, torch.device("cpu"))
+    batch = collate([row], tokenizer)
     first = torch.zeros(batch.codes.shape)
     first[batch.code_labels == 0] = 3.0  # all weight on the label of code 0
     rest = 1 - (first > 0).float()

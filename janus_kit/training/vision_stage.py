@@ -174,6 +174,7 @@ def train_vision(
     taken: see VisionLearner.
     """
     from accelerate import PartialState
+    from accelerate.utils import send_to_device
 
     state = PartialState()
     learner = VisionLearner(config, words, seed, taken).to(state.device)
@@ -191,15 +192,15 @@ def train_vision(
         kept = None
         if step < MASKED * schedule.steps:
             chance = torch.from_numpy(random.random((schedule.batch, side * side)))
-            kept = some_places(stacked, chance).to(state.device)
-        return scaled.to(state.device), stacked.to(state.device), kept
+            kept = some_places(stacked, chance)
+        return scaled, stacked, kept
 
     def inside(name: str) -> bool:
         # Colours are a patch's loudest direction by far; Muon lets it learn outlines as fast.
         return ".blocks." in name or name.endswith("patch.weight")
 
     if taken is not None:
-        learner.settle(batch(0))
+        learner.settle(send_to_device(batch(0), state.device))
     stage = Stage(
         module=learner,
         optimizers=optimizers(learner, inside, schedule.rate),

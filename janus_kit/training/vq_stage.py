@@ -264,7 +264,6 @@ def train_vq(
             pixels, codes = collages(book, pixels, codes, exercise.tiles, random)
         seen = misread(book, codes, random)
         judged = step >= schedule.steps * critic_from and not exercise.sketch
-        pixels, codes, seen = (part.to(state.device) for part in (pixels, codes, seen))
         return Lesson(pixels, codes, seen, judged, exercise.sketch, exercise.named)
 
     def inside(name: str) -> bool:

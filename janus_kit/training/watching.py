@@ -58,13 +58,12 @@ class Watch:
             wish, shown = self.drawn(number, random), self.asked(number, random)
             codes = codes_of(self.book, [wish])[0].tolist()
             row = draw_row(self.tokenizer, PRO, wish.prompt, codes, drop=False)
-            code.append(janus.loss(collate([row], self.tokenizer, janus.device)).code.item())
+            wished = collate([row], self.tokenizer).to(janus.device)
+            code.append(janus.loss(wished).code.item())
             tokens = janus.config.vision.tokens
             row = answer_row(self.tokenizer, PRO, shown.dialogues, tokens)
-            pixels = to_pixels([shown.pixels]).to(janus.device)
-            text.append(
-                janus.loss(collate([row], self.tokenizer, janus.device, pixels)).text.item()
-            )
+            told = collate([row], self.tokenizer, to_pixels([shown.pixels])).to(janus.device)
+            text.append(janus.loss(told).text.item())
         return {"held-out code": sum(code) / len(code), "held-out text": sum(text) / len(text)}
 
     def _sheet(self, step: int, janus: Janus) -> None:
