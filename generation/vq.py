@@ -80,7 +80,10 @@ class Level(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.inside(x)
+        return self.resampled(self.inside(x))
+
+    def resampled(self, x: Tensor) -> Tensor:
+        """What inside made at the next level's size, twice or half as large, or as it is."""
         if self.resample == "down":
             return self.conv(F.pad(x, (0, 1, 0, 1)))  # type: ignore[no-any-return]
         if self.resample == "up":
@@ -159,9 +162,15 @@ class Decoder(nn.Module):
             x = level(x)
         return cast(Level, self.levels[count - 1]).inside(x)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        x = self.lower(latents, len(self.levels))
+    def upper(self, x: Tensor, count: int) -> Tensor:
+        """The pixels, from what lower made by the same count."""
+        x = cast(Level, self.levels[count - 1]).resampled(x)
+        for level in self.levels[count:]:
+            x = level(x)
         return self.conv_out(F.silu(self.norm_out(x)))  # type: ignore[no-any-return]
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.upper(self.lower(latents, len(self.levels)), len(self.levels))
 
 
 class VQTokenizer(nn.Module):

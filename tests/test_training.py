@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,29 @@ def test_batches_made_ahead_by_workers_give_the_very_same_weights(
     again = made_ahead(tmp_path / "alone")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert len(list(seen.iterdir())) == 30
+
+
+def test_what_takes_no_part_in_a_step_stays_as_it_is(tmp_path: Path) -> None:
+    class Turns(Fit):
+        """The kernel takes part in every fourth step alone."""
+
+        def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            turn = len(seen)
+            seen.append(self.inside.weight.detach().clone())
+            loss = super().forward(batch)["loss"] if turn % 4 == 0 else self.outside.weight.sum()
+            return {"loss": loss + 0 * sum(p.sum() for p in self.parameters())}
+
+    seen: list[torch.Tensor] = []
+    module = Turns()
+    stage = Stage(
+        module=module,
+        optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
+        batch=fit_batch,
+        schedule=Schedule(steps=13, batch=4, rate=1e-2, warmup=1),
+    )
+    train(stage, tmp_path, precision="no")
+    kept = [torch.equal(before, after) for before, after in pairwise(seen)]
+    assert kept == [step % 4 != 0 for step in range(12)]
 
 
 def test_the_loop_learns_and_both_optimizers_move_their_parameters(tmp_path: Path) -> None:

@@ -30,7 +30,10 @@ def test_the_vq_stage_learns_and_resumes_exactly(tmp_path: Path) -> None:
 
     plan = Schedule(steps=3, batch=1, rate=1e-3, warmup=1, save_every=1)
     book = small_book(4, SMALL_VQ.codebook_size)
-    turns = (Exercise(sketch=1, tiles=3), Exercise(named=True))
+    turns = (
+        (0.9, (Exercise(sketch=1, tiles=3), Exercise(named=True))),
+        (1.0, (Exercise(top=True),)),
+    )
     torch.set_num_threads(1)
     whole = train_vq(SMALL_VQ, scenes, book, tmp_path / "a", plan, exercises=turns)
 
@@ -94,6 +97,21 @@ def test_a_sketch_is_painted_by_the_lower_levels_and_teaches_those_alone() -> No
         assert sketchers == {str(halved - 1)}
         assert any(n.startswith("vq.decoder.conv_in") for n in moved)
         assert all(p.grad is not None for p in learner.parameters() if p.requires_grad)
+    learner.zero_grad()
+    learner(Lesson(pixels, codes, codes, top=True))["loss"].backward()
+    moved = {n for n, p in learner.named_parameters() if p.grad is not None and p.grad.any()}
+    top = (
+        "vq.decoder.levels.3.conv.",
+        "vq.decoder.levels.4.",
+        "vq.decoder.norm_out",
+        "vq.decoder.conv_out",
+    )
+    assert all(n.startswith(top) for n in moved)
+    assert {n.split(".")[2] for n in moved} == {"levels", "norm_out", "conv_out"}
+    with torch.no_grad():
+        whole = learner.vq.decoder(latents)
+        assert torch.equal(whole, learner.paint(latents))
+        assert torch.equal(whole, learner.paint(latents, top=True))
 
 
 @pytest.mark.usefixtures("pictures")

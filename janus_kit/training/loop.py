@@ -183,6 +183,7 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
         if isinstance(counter, FlopCounterMode):  # each step counts from 0
             operations += counter.get_total_flops()
         accelerator.clip_grad_norm_(plain.parameters(), 1.0)
+        _rest(plain)
         for optimizer in optimizers:
             optimizer.step()
         module.zero_grad(set_to_none=True)
@@ -208,6 +209,18 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     accelerator.end_training()
     accelerator.free_memory()
     return average.values
+
+
+def _rest(module: nn.Module) -> None:
+    """Drop gradients that are zero throughout: what took no part in a step is not moved by it.
+
+    Muon's updates have one size, so it would go on as it last did, for as long as nothing comes.
+    """
+    moved = [(p, p.grad) for p in module.parameters() if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm([grad for _, grad in moved])).tolist()
+    for (parameter, _), norm in zip(moved, norms, strict=True):
+        if norm == 0:
+            parameter.grad = None
 
 
 class _Lessons(Dataset[Any]):

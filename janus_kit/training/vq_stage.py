@@ -4,10 +4,11 @@ What a code stands for is laid out first, by quantizer.py; the encoder then lear
 of every place, and the decoder to paint a whole picture from the codes. Vectors and codebook lie on
 the unit sphere, as in Yu et al., "Vector-quantized Image Modeling with Improved VQGAN" (2022).
 
-Most steps paint collages at a quarter or half of the size, from the lower levels alone (after
-Karras et al., "Progressive Growing of GANs", 2017): nearly all that the decoder knows of codes is
-there, most of a step's time is in the last level, and most of a scene is ground. Scenes in full
-come in between, so that no level falls behind, and are all that is painted in the end.
+Most steps paint sketches of half the size, from the lower levels alone (after Karras et al.,
+"Progressive Growing of GANs", 2017): nearly all that the decoder knows of codes is there, and most
+of a step's time is in the last level. That level then learns to follow, the others held still, and
+in the end all of them learn together. Some sketches are of collages, since most of a scene is
+ground, but not all: a group norm sees how much of the picture is ground.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +38,6 @@ ADVERSARIAL = 0.02  # the weight of what a critic of patches finds out
 CRITIC_RATE = 3e-4
 MISREAD = 0.2  # the share of wrong codes at most
 THINGS = 5.0  # how much more a pixel of a thing counts than one of the ground
-WHOLE = 0.85  # the share of the steps after which whole pictures alone are painted
 SHARP = 100.0  # alike patches lie some 0.01 of a cosine apart
 
 
@@ -47,13 +47,18 @@ class Exercise(NamedTuple):
     sketch: int = 0  # how often it is halved: a sketch by as many levels fewer
     tiles: int = 1  # pieces of scenes on each side of a picture; 1 is a scene
     times: int = 1  # as many pictures as the schedule's batch says
+    top: bool = False  # whether the last level alone learns
     named: bool = False  # whether the encoder takes part; it is soon as good as it gets
 
 
-# Taken in turns until WHOLE; the last is what follows. Each takes about as long. A collage is two
-# thirds things where a scene is one quarter.
-QUARTER, HALF = Exercise(sketch=2, tiles=3, times=8), Exercise(sketch=1, tiles=3, times=3)
-EXERCISES = (QUARTER, HALF, HALF, QUARTER, HALF, HALF, Exercise(named=True))
+# Up to which share of the steps, what is done in turns. A collage is two thirds things where a
+# scene is a quarter.
+HALF = Exercise(sketch=1, times=3)
+PLAN: "Sequence[tuple[float, Sequence[Exercise]]]" = (
+    (0.65, (HALF, HALF, HALF._replace(tiles=3))),
+    (0.8, (Exercise(top=True),)),
+    (1.0, (Exercise(named=True), Exercise())),
+)
 PIECES = 3  # that are cut from a scene
 
 
@@ -65,7 +70,8 @@ class Lesson(NamedTuple):
     misread: Tensor  # int64 [b, n], the same as the decoder gets them
     judged: bool = False  # whether the critic takes part
     sketch: int = 0  # see Exercise
-    named: bool = False  # whether the encoder takes part
+    top: bool = False
+    named: bool = False
 
 
 class VQLearner(nn.Module):
@@ -94,7 +100,7 @@ class VQLearner(nn.Module):
             self.vq.codebook.weight.copy_(book.vectors(config.code_dim))
 
     def forward(self, lesson: Lesson) -> dict[str, Tensor]:
-        pixels, codes, misread, judged, sketch, asked = lesson
+        pixels, codes, misread, judged, sketch, top, asked = lesson
         book = F.normalize(self.vq.codebook.weight.float(), dim=-1)
         side = pixels.shape[-1] // self.vq.config.stride
         latents = self.vq.latents(book[misread], side)
@@ -106,7 +112,8 @@ class VQLearner(nn.Module):
         weights = weights / weights.mean()
         if sketch:
             pixels, weights = (F.avg_pool2d(part, 2**sketch) for part in (pixels, weights))
-        drawn = torch.cat([self.paint(part, sketch) for part in self.apart(latents)]).float()
+        parts = [self.paint(part, sketch, top) for part in self.apart(latents)]
+        drawn = torch.cat(parts).float()
         away = drawn - pixels
         pixel = (away.abs() * weights).mean()
         edge = (away.diff(dim=-1).abs() * weights[..., 1:]).mean() + (
@@ -136,13 +143,18 @@ class VQLearner(nn.Module):
             return (latents,)
         return torch.split(latents.contiguous(), 1)  # they come with the channels last
 
-    def paint(self, latents: Tensor, halved: int) -> Tensor:
-        """The picture, or if halved as so many levels fewer paint it: [b, 3, h / 2ⁿ, w / 2ⁿ]."""
+    def paint(self, latents: Tensor, halved: int = 0, top: bool = False) -> Tensor:
+        """The picture, or if halved as so many levels fewer paint it: [b, 3, h / 2ⁿ, w / 2ⁿ].
+
+        top: nothing below the last level learns from it.
+        """
         decoder = self.vq.decoder
-        if not halved:
-            return decoder(latents)  # type: ignore[no-any-return]
-        x = decoder.lower(latents, len(decoder.levels) - halved)
-        return self.sketchers[halved - 1](x)  # type: ignore[no-any-return]
+        count = len(decoder.levels) - halved - top
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not top):
+            x = decoder.lower(latents, count)
+        if halved:
+            return self.sketchers[halved - 1](x)  # type: ignore[no-any-return]
+        return decoder.upper(x, count)
 
 
 @torch.no_grad()
@@ -228,12 +240,12 @@ def train_vq(
     perceptual: Perceptual | None = None,
     taken: VQTokenizer | None = None,
     critic_from: float = 0.5,
-    exercises: Sequence[Exercise] = EXERCISES,
+    exercises: Sequence[tuple[float, Sequence[Exercise]]] = PLAN,
 ) -> VQTokenizer:
     """Train a tokenizer on scenes and the codes of book, in folder.
 
     taken: a trained one of the same codes that goes on to learn. From schedule.steps × critic_from
-    on a critic judges what is painted in full. exercises: see EXERCISES.
+    on a critic judges what is painted in full. exercises: see PLAN.
     """
     from accelerate import PartialState
 
@@ -245,12 +257,12 @@ def train_vq(
     if state.device.type == "cpu" and quick_in_half(state.device):  # in fp32 it is the slower order
         train_channels_last(learner)
 
-    most = max(e.times * e.tiles**2 for e in exercises) * schedule.batch
+    most = schedule.batch * max(e.times * e.tiles**2 for _, turns in exercises for e in turns)
 
     def batch(step: int) -> Lesson:
         share = step * state.num_processes + state.process_index
-        late = step >= WHOLE * schedule.steps
-        exercise = exercises[-1 if late else step % len(exercises)]
+        turns = next(turns for until, turns in exercises if step < until * schedule.steps)
+        exercise = turns[step % len(turns)]
         random = np.random.default_rng([seed, share])
         size = schedule.batch * exercise.times
         if exercise.tiles > 1:
@@ -264,7 +276,7 @@ def train_vq(
             pixels, codes = collages(book, pixels, codes, exercise.tiles, random)
         seen = misread(book, codes, random)
         judged = step >= schedule.steps * critic_from and not exercise.sketch
-        return Lesson(pixels, codes, seen, judged, exercise.sketch, exercise.named)
+        return Lesson(pixels, codes, seen, judged, exercise.sketch, exercise.top, exercise.named)
 
     def inside(name: str) -> bool:
         return name.startswith("0.") and not name.endswith(
