@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Run
 
+from janus_kit import JanusPipeline
 from janus_kit.bench import run as bench
 from janus_kit.errors import OptionError
 
@@ -17,7 +19,8 @@ def test_the_command_times_both_and_finds_them_equal(
     ended = janus("bench", *small, "-o", "there/figures.json")
     assert ended.code == 0, ended.err
     figures = json.loads((tmp_path / "there/figures.json").read_text(encoding="utf-8"))
-    drawing, caption, answer = figures["seconds"].values()
+    drawing, preview, caption, answer = figures["seconds"].values()
+    assert set(preview) == {"janus_kit"}
     assert set(drawing) == {"janus_kit", "generate", "dynamic cache", "published loop"}
     assert set(caption) == set(answer) == {"janus_kit", "generate"}
     for contenders in (drawing, caption, answer):
@@ -29,6 +32,22 @@ def test_the_command_times_both_and_finds_them_equal(
     assert figures["versions"]["transformers"]
     assert ended.out.count("equal, ") == 4
     assert "generate" in ended.out
+
+
+def test_the_first_row_is_shown_and_nothing_is_drawn_after_it(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    decode = JanusPipeline.decode
+
+    def seen(pipe: JanusPipeline, codes: Any, *kind: str) -> Any:
+        if not kind:
+            shown.append(tuple(codes.shape))
+        return decode(pipe, codes, *kind)
+
+    monkeypatch.setattr(JanusPipeline, "decode", seen)
+    bench.Ours(pipe).first_row(2)
+    assert shown == [(2, pipe.config.side)]
 
 
 def test_codes_that_differ_are_told_by_the_exit_code(

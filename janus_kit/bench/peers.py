@@ -41,6 +41,21 @@ class Ours:
             to_pictures(model, codes, "pil", None)
         return codes.tolist()
 
+    def first_row(self, pictures: int = 1) -> None:
+        """Up to the preview of the first row, as the page and the server show it."""
+
+        def show(pipe: JanusPipeline, row: int, place: int, state: dict[str, Any]) -> list[bool]:
+            pipe.decode(state["codes"].clone())
+            return [False] * pictures
+
+        self.pipe(
+            [PROMPT] * pictures,
+            guidance_scale=GUIDANCE,
+            temperature=0,
+            callback_on_step_end=show,
+            output_type="tokens",
+        )
+
     @torch.inference_mode()
     def answer(self, ids: list[int], pixels: Tensor, tokens: int, *, end: bool) -> list[list[int]]:
         """Ids of answers about each of pixels [b, 3, h, w]; end: whether one is looked for."""

@@ -120,6 +120,9 @@ def bench(
         "published loop": lambda: theirs.draw_published(count, batch),
     }
     tasks = {f"{batch} × {count} codes": medians(work, rounds)}
+    if count == pipe.config.codes:  # transformers shows nothing before the end
+        first = {"janus_kit": lambda: ours.first_row(batch)}
+        tasks[f"{batch} × preview of the first row"] = medians(first, rounds)
     if compiled:
         theirs.compile()
         theirs.draw(count, batch)
