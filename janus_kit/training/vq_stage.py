@@ -4,11 +4,11 @@ What a code stands for is laid out first, by quantizer.py; the encoder then lear
 of every place, and the decoder to paint a whole picture from the codes. Vectors and codebook lie on
 the unit sphere, as in Yu et al., "Vector-quantized Image Modeling with Improved VQGAN" (2022).
 
-Most steps paint sketches of half the size, from the lower levels alone (after Karras et al.,
-"Progressive Growing of GANs", 2017): nearly all that the decoder knows of codes is there, and most
-of a step's time is in the last level. That level then learns to follow, the others held still, and
-in the end all of them learn together. Some sketches are of collages, since most of a scene is
-ground, but not all: a group norm sees how much of the picture is ground.
+Most steps paint sketches of a quarter or half of the size, from the lower levels alone (after
+Karras et al., "Progressive Growing of GANs", 2017): nearly all that the decoder knows of codes is
+there, and most of a step's time is in the last level. That level then learns to follow, the others
+held still, and in the end all of them learn together. Some sketches are of collages, since most of
+a scene is ground, but not all: a group norm sees how much of the picture is ground.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,9 +53,9 @@ class Exercise(NamedTuple):
 
 # Up to which share of the steps, what is done in turns. A collage is two thirds things where a
 # scene is a quarter.
-HALF = Exercise(sketch=1, times=3)
+HALF, QUARTER = Exercise(sketch=1, times=3), Exercise(sketch=2, times=8)
 PLAN: "Sequence[tuple[float, Sequence[Exercise]]]" = (
-    (0.65, (HALF, HALF, HALF._replace(tiles=3))),
+    (0.65, (HALF, QUARTER, HALF, QUARTER, HALF._replace(tiles=3))),
     (0.8, (Exercise(top=True),)),
     (1.0, (Exercise(named=True), Exercise())),
 )
