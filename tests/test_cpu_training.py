@@ -1,23 +1,19 @@
 """What makes training on a CPU quick gives the gradients of the plain way."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from codes_parts import SMALL_VQ
 from torch import Tensor, nn
 
-from janus_kit.config import VQConfig
 from janus_kit.generation.vq import VQTokenizer
 from janus_kit.training.norms import train_channels_last
 from janus_kit.training.vq_stage import initialise
 from janus_kit.vision.encoder import attend_to_learn
 
-SMALL = VQConfig(
-    codebook_size=64,
-    base_channels=32,
-    latent_channels=32,
-    channel_multiplier=(1, 1, 2, 1, 1),
-    res_blocks=1,
-)
+SMALL = replace(SMALL_VQ, channel_multiplier=(1, 1, 2, 1, 1))
 
 
 def gradients(module: nn.Module, x: Tensor) -> list[Tensor]:

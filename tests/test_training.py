@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -46,23 +47,36 @@ def fit_batch(step: int) -> torch.Tensor:
     return torch.randn(4, 2, 5, 5, generator=torch.Generator().manual_seed(step))
 
 
+def learn(
+    folder: Path,
+    steps: int,
+    batch: Callable[[int], torch.Tensor] = fit_batch,
+    watch: Callable[[int], Mapping[str, float]] | None = None,
+    module: nn.Module | None = None,
+    **plan: int,
+) -> dict[str, torch.Tensor]:
+    """Train a module, a line to be fitted unless told, to the end. plan: more of the schedule."""
+    module = module or Fit()
+    stage = Stage(
+        module=module,
+        optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
+        batch=batch,
+        schedule=Schedule(steps=steps, batch=4, rate=1e-2, warmup=3, save_every=5, **plan),
+        average=0.9,
+        watch=watch,
+    )
+    return train(stage, folder, precision="no")
+
+
 def fit(folder: Path, steps: int, stop: int | None = None) -> dict[str, torch.Tensor]:
     """Train to the end, or raise KeyboardInterrupt at a step."""
-    module = Fit()
 
     def batch(step: int) -> torch.Tensor:
         if step == stop:
             raise KeyboardInterrupt
         return fit_batch(step)
 
-    stage = Stage(
-        module=module,
-        optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
-        batch=batch,
-        schedule=Schedule(steps=steps, batch=4, rate=1e-2, warmup=3, save_every=5),
-        average=0.9,
-    )
-    return train(stage, folder, precision="no")
+    return learn(folder, steps, batch)
 
 
 def test_a_killed_run_goes_on_to_the_very_same_weights(tmp_path: Path) -> None:
@@ -84,27 +98,16 @@ def test_batches_made_ahead_by_workers_give_the_very_same_weights(
         (seen / f"{step} {os.getpid()}").touch()
         return fit_batch(step)
 
-    def made_ahead(folder: Path) -> dict[str, torch.Tensor]:
-        module = Fit()
-        stage = Stage(
-            module=module,
-            optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
-            batch=batch,
-            schedule=Schedule(steps=20, batch=4, rate=1e-2, warmup=3, save_every=5, workers=9),
-            average=0.9,
-        )
-        return train(stage, folder, precision="no")
-
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "cut", 20, stop=13)
-    again = made_ahead(tmp_path / "cut")
+    again = learn(tmp_path / "cut", 20, batch, workers=9)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     made = [path.name.split() for path in seen.iterdir()]
     assert sorted(int(step) for step, _ in made) == list(range(10, 20))
     assert len({process for _, process in made} - {str(os.getpid())}) == 2
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    again = made_ahead(tmp_path / "alone")
+    again = learn(tmp_path / "alone", 20, batch, workers=9)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert len(list(seen.iterdir())) == 30
 
@@ -120,14 +123,7 @@ def test_what_takes_no_part_in_a_step_stays_as_it_is(tmp_path: Path) -> None:
             return {"loss": loss + 0 * sum(p.sum() for p in self.parameters())}
 
     seen: list[torch.Tensor] = []
-    module = Turns()
-    stage = Stage(
-        module=module,
-        optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
-        batch=fit_batch,
-        schedule=Schedule(steps=13, batch=4, rate=1e-2, warmup=1),
-    )
-    train(stage, tmp_path, precision="no")
+    learn(tmp_path, 13, module=Turns())
     kept = [torch.equal(before, after) for before, after in pairwise(seen)]
     assert kept == [step % 4 != 0 for step in range(12)]
 
@@ -144,21 +140,13 @@ def test_the_loop_learns_and_both_optimizers_move_their_parameters(tmp_path: Pat
 
 
 def test_what_is_watched_is_logged_and_changes_nothing(tmp_path: Path) -> None:
-    module, seen = Fit(), []
+    seen = []
 
     def watch(step: int) -> dict[str, float]:
         seen.append(step)
         return {"held-out": 1.5}
 
-    stage = Stage(
-        module=module,
-        optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
-        batch=fit_batch,
-        schedule=Schedule(steps=20, batch=4, rate=1e-2, warmup=3, save_every=5, watch_every=8),
-        average=0.9,
-        watch=watch,
-    )
-    watched = train(stage, tmp_path / "watched", precision="no")
+    watched = learn(tmp_path / "watched", 20, watch=watch, watch_every=8)
     assert seen == [8, 16, 20]
     lines = [json.loads(x) for x in (tmp_path / "watched/log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "held-out" in line] == [7, 15, 19]

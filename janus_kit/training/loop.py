@@ -261,7 +261,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def quick_in_half(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 itself; by AVX2 it takes eighty times as long."""
+    """Whether a device multiplies bfloat16 itself; AVX2 imitates it, many times slower."""
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

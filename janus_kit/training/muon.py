@@ -1,7 +1,7 @@
 """Muon (Jordan et al., 2024) for machines without bfloat16 of their own.
 
-PyTorch's works in bfloat16. A CPU with AVX2 imitates that some eighty times slower than float32, so
-that a third of a training step would go into the optimiser (benchmarks/training.py).
+PyTorch's works in bfloat16. A CPU with AVX2 only imitates that, so that an update takes many times
+as long as in float32 (benchmarks/training.py).
 """
 
 from collections.abc import Callable

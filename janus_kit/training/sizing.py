@@ -19,8 +19,8 @@ __all__ = ["STAGES", "fitted", "measured", "sized"]
 log = logging.getLogger(__name__)
 
 STAGES = ("vq", "vision", "model")
-SHARES = (0.4, 0.15, 0.45)  # of the time; what the embedded model had of two CPU cores
-COUNTED, TIMED = 7, 14  # steps; the VQ stage takes its exercises in seven turns
+SHARES = (0.4, 0.15, 0.45)  # of the time
+COUNTED, TIMED = 7, 14  # steps; of seven, the VQ stage spends some on each kind of exercise
 
 Schedules = Mapping[str, Schedule]
 
