@@ -3,9 +3,9 @@
 A step forward and back, as training does it: in bfloat16 where the CPU multiplies that, else in
 float32. Of the embedded model's VQ decoder with PyTorch's layout and with channels last, with
 PyTorch's group norms there and with those of training/norms.py, and as sketches of half and of a
-quarter of the size; of three pictures at once and one by one; of the embedded model's encoder with
-PyTorch's fused attention and with two products, and with two thirds of its places left out; and an
-update of the decoder by PyTorch's Muon and by that of training/muon.py.
+quarter of the size; of the embedded model's encoder with PyTorch's fused attention and with two
+products, and with two thirds of its places left out; and an update of the decoder by PyTorch's Muon
+and by that of training/muon.py.
 
     OMP_NUM_THREADS=1 python benchmarks/training.py --rounds 5 -o benchmarks/results/training.json
 """
@@ -64,7 +64,6 @@ def main() -> None:
     net = VisionEncoder(config.vision)
     pixels = torch.randn(4, 3, 384, 384)
     third = torch.stack([torch.randperm(576)[:192] for _ in range(len(pixels))])
-    three = torch.randn(3, config.vq.latent_channels, 24, 24)
     quick = ours if HALF else plain  # as training/vq_stage.py has it
 
     def fused() -> None:
@@ -77,10 +76,6 @@ def main() -> None:
         "decoder, channels last, our norms": lambda: step(ours, lambda: ours(latents)),
         "decoder, a sketch of half": lambda: step(quick, lambda: quick.lower(latents, 4)),
         "decoder, a sketch of a quarter": lambda: step(quick, lambda: quick.lower(latents, 3)),
-        "three sketches": lambda: step(quick, lambda: quick.lower(three, 4)),
-        "three sketches, one by one": lambda: step(
-            quick, lambda: torch.cat([quick.lower(part, 4) for part in three.split(1)])
-        ),
         "encoder": fused,
         "encoder, two products": lambda: step(net, lambda: net(pixels)),
         "encoder, two products, a third of the places": lambda: step(

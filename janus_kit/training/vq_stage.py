@@ -112,8 +112,9 @@ class VQLearner(nn.Module):
         weights = weights / weights.mean()
         if sketch:
             pixels, weights = (F.avg_pool2d(part, 2**sketch) for part in (pixels, weights))
-        parts = [self.paint(part, sketch, top) for part in self.apart(latents)]
-        drawn = torch.cat(parts).float()
+        if not quick_in_half(latents.device):  # they come with the channels last, see train_vq
+            latents = latents.contiguous()
+        drawn = self.paint(latents, sketch, top).float()
         away = drawn - pixels
         pixel = (away.abs() * weights).mean()
         edge = (away.diff(dim=-1).abs() * weights[..., 1:]).mean() + (
@@ -136,12 +137,6 @@ class VQLearner(nn.Module):
         named = F.cross_entropy(logits.flatten(0, 1), codes[:some].flatten(), label_smoothing=0.02)
         figures["code right"] = (logits.argmax(-1) == codes[:some]).float().mean()
         return {"loss": painted + 0.2 * named, **figures}
-
-    def apart(self, latents: Tensor) -> Sequence[Tensor]:
-        """One by one where that is quicker: in float32 on a CPU (benchmarks/training.py)."""
-        if quick_in_half(latents.device):
-            return (latents,)
-        return torch.split(latents.contiguous(), 1)  # they come with the channels last
 
     def paint(self, latents: Tensor, halved: int = 0, top: bool = False) -> Tensor:
         """The picture, or if halved as so many levels fewer paint it: [b, 3, h / 2ⁿ, w / 2ⁿ].
