@@ -115,6 +115,37 @@ def test_a_sketch_is_painted_by_the_lower_levels_and_teaches_those_alone() -> No
 
 
 @pytest.mark.usefixtures("pictures")
+def test_the_last_level_begins_as_the_sketch_smoothly_enlarged(tmp_path: Path) -> None:
+    book = small_book(4, SMALL_VQ.codebook_size)
+    learner = VQLearner(SMALL_VQ, book, 0)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # as if trained
+        latents = torch.randn(1, SMALL_VQ.latent_channels, 8, 8)
+        norm, silu, paint = learner.sketchers[0]  # type: ignore[misc]
+        below = learner.vq.decoder.lower(latents, 4)
+        learner.rise()
+        wanted = torch.nn.functional.interpolate(below, scale_factor=2.0, mode="bilinear")
+        wanted = paint(silu(norm(wanted)))
+        drawn = learner.paint(latents)
+    # Beyond the edge are zeros, which only the outermost pixels and, a little, the norm see.
+    assert (drawn - wanted)[..., 2:-2, 2:-2].abs().max() < 0.15 * wanted.std()
+
+    def scenes(seed: int) -> Any:
+        picture, scene = world.compose(seed, names=FEW, steady=True)
+        return picture[128:256, 128:256], world.places(scene)[8:16, 8:16]
+
+    slow = Schedule(steps=2, batch=1, rate=1e-12, warmup=1)
+    turns = ((0.5, (Exercise(sketch=1),)), (1.0, (Exercise(top=True),)))
+    edges = []
+    for name, some in (("risen", turns), ("plain", turns[1:])):
+        train_vq(SMALL_VQ, scenes, book, tmp_path / name, slow, exercises=some)
+        state = torch.load(tmp_path / name / "state.pt", weights_only=True)
+        edges.append(state["module"]["vq.decoder.conv_out.weight"][..., 0, 0].abs().max())
+    assert edges[0] < 1e-9 < edges[1]
+
+
+@pytest.mark.usefixtures("pictures")
 def test_only_a_named_lesson_teaches_the_encoder_and_things_count_more_than_the_ground() -> None:
     book = small_book(4, SMALL_VQ.codebook_size)
     learner = VQLearner(SMALL_VQ, book, 0)

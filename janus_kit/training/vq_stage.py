@@ -6,14 +6,15 @@ the unit sphere, as in Yu et al., "Vector-quantized Image Modeling with Improved
 
 Most steps paint sketches of a quarter or half of the size, from the lower levels alone (after
 Karras et al., "Progressive Growing of GANs", 2017): nearly all that the decoder knows of codes is
-there, and most of a step's time is in the last level. That level then learns to follow, the others
-held still, and in the end all of them learn together. Some sketches are of collages, since most of
-a scene is ground, but not all: a group norm sees how much of the picture is ground.
+there, and most of a step's time is in the last level. That level begins as the sketch, enlarged; it
+then learns, the others held still, and in the end all of them learn together. Some sketches are of
+collages, since most of a scene is ground, but not all: a group norm sees how much of the picture is
+ground.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_kit.config import VQConfig
-from janus_kit.generation.vq import VQTokenizer
+from janus_kit.generation.vq import Level, ResBlock, VQTokenizer
 from janus_kit.training.critic import Critic
 from janus_kit.training.loop import Schedule, Stage, optimizers, quick_in_half, train
 from janus_kit.training.norms import train_channels_last
@@ -91,7 +92,7 @@ class VQLearner(nn.Module):
                 nn.Sequential(
                     nn.GroupNorm(32, config.base_channels * times, eps=1e-6),
                     nn.SiLU(),
-                    nn.Conv2d(config.base_channels * times, 3, 3, padding=1),
+                    nn.Conv2d(config.base_channels * times, 3, 1),
                 )
                 for times in config.channel_multiplier[1:]
             )
@@ -137,6 +138,27 @@ class VQLearner(nn.Module):
         named = F.cross_entropy(logits.flatten(0, 1), codes[:some].flatten(), label_smoothing=0.02)
         figures["code right"] = (logits.argmax(-1) == codes[:some]).float().mean()
         return {"loss": painted + 0.2 * named, **figures}
+
+    @torch.no_grad()
+    def rise(self) -> None:
+        """Let the last level paint what the sketch of half the size shows, smoothly enlarged."""
+        decoder = self.vq.decoder
+        below, last = cast(Level, decoder.levels[-2]), cast(Level, decoder.levels[-1])
+        if below.conv.out_channels != decoder.conv_out.in_channels:
+            return  # a last level of another width has to learn it
+        silent = [cast(ResBlock, block).conv2 for block in last.blocks]
+        for conv in (*silent, below.conv, decoder.conv_out):
+            for parameter in conv.parameters():
+                parameter.zero_()
+        # After repetition these weights interpolate bilinearly.
+        line = torch.tensor([0.25, 0.5, 0.25])
+        keep = torch.eye(len(below.conv.weight))[..., None, None]
+        below.conv.weight.copy_(keep * line[:, None] * line)
+        head = cast(nn.Sequential, self.sketchers[0])
+        paint = cast(nn.Conv2d, head[2])
+        decoder.norm_out.load_state_dict(head[0].state_dict())
+        decoder.conv_out.weight[:, :, 1, 1] = paint.weight[:, :, 0, 0]
+        cast(Tensor, decoder.conv_out.bias).copy_(cast(Tensor, paint.bias))
 
     def paint(self, latents: Tensor, halved: int = 0, top: bool = False) -> Tensor:
         """The picture, or if halved as so many levels fewer paint it: [b, 3, h / 2ⁿ, w / 2ⁿ].
@@ -254,9 +276,12 @@ def train_vq(
 
     most = schedule.batch * max(e.times * e.tiles**2 for _, turns in exercises for e in turns)
 
+    def at(step: int) -> Sequence[Exercise]:
+        return next(turns for until, turns in exercises if step < until * schedule.steps)
+
     def batch(step: int) -> Lesson:
         share = step * state.num_processes + state.process_index
-        turns = next(turns for until, turns in exercises if step < until * schedule.steps)
+        turns = at(step)
         exercise = turns[step % len(turns)]
         random = np.random.default_rng([seed, share])
         size = schedule.batch * exercise.times
@@ -273,6 +298,16 @@ def train_vq(
         judged = step >= schedule.steps * critic_from and not exercise.sketch
         return Lesson(pixels, codes, seen, judged, exercise.sketch, exercise.top, exercise.named)
 
+    sketched = next(
+        step
+        for step in range(schedule.steps + 1)
+        if step == schedule.steps or not all(e.sketch for e in at(step))
+    )
+
+    def after(step: int) -> None:
+        if step + 1 == sketched:
+            learner.rise()
+
     def inside(name: str) -> bool:
         return name.startswith("0.") and not name.endswith(
             ("conv_out.weight", "encoder.conv_in.weight", "codebook.weight")
@@ -285,6 +320,7 @@ def train_vq(
         optimizers=(*optimizers(painters, inside, schedule.rate), judge),
         batch=batch,
         schedule=schedule,
+        after=after,
         average=0.98,
     )
     average = train(stage, folder)
