@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from backbone_parts import random_weights
 from conftest import tiny_config
 
 from janus_kit.config import PRESETS, VisionConfig
@@ -25,6 +26,7 @@ from janus_kit.training.model_stage import (
     draw_row,
     train_model,
 )
+from janus_kit.training.perceptual import Teacher
 from janus_kit.training.quantizer import PatchBook, to_pixels
 from janus_kit.training.recipe import lesson
 from janus_kit.training.traits import Traits
@@ -244,6 +246,39 @@ def test_the_vision_stage_learns_and_is_taken_over_with_its_aligner(
     assert near.min() > 0.999
     told = janus.language.embed.weight[: len(FEW), 4:]
     assert torch.cosine_similarity(told, words[0][:, 4:], dim=-1).min() > 0.999
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_teacher_shows_the_encoder_what_it_sees(tmp_path: Path) -> None:
+    config = VisionConfig(width=32, layers=1, heads=2, intermediate=32)
+    words = (torch.randn(len(FEW), 16), torch.randn(len(world.COLORS), 16))
+    shown: list[torch.Tensor] = []
+
+    class Recorded(Teacher):
+        def forward(self, pixels: torch.Tensor, side: int) -> torch.Tensor:
+            shown.append(pixels)
+            return super().forward(pixels, side)
+
+    def scenes(seed: int) -> Any:
+        return world.compose(seed % 2, names=FEW)
+
+    def spoil(pixels: torch.Tensor, _: np.random.Generator) -> torch.Tensor:
+        return torch.zeros_like(pixels)
+
+    plan = Schedule(steps=12, batch=1, rate=1e-2, warmup=1, save_every=50)
+    learner = train_vision(
+        config, scenes, FEW, words, tmp_path, plan, spoil=spoil, teacher=Recorded(random_weights())
+    )
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["taught"] < 0.8 * rows[0]["taught"]
+    first = to_pixels([scenes(0)[0]])
+    assert torch.equal(shown[0], first)
+    assert len(shown) == 1 + plan.steps
+    assert all(pixels.std() > 0.1 for pixels in shown)  # as they were, not as they are learnt from
+    mean, spread = learner.usual
+    assert torch.allclose(learner.teacher(first, 24).mean((0, 1)), mean, atol=1e-4)  # type: ignore[misc]
+    assert (spread > 0).all()
+    assert not any("teacher" in name for name in learner.state_dict())
 
 
 def test_places_of_things_are_looked_at_more_often_and_each_once() -> None:

@@ -26,7 +26,7 @@ from janus_kit.training.bank.names import NAMES
 from janus_kit.training.beginning import word_embeds
 from janus_kit.training.loop import Schedule
 from janus_kit.training.model_stage import Example, train_model
-from janus_kit.training.perceptual import Perceptual
+from janus_kit.training.perceptual import Perceptual, Teacher
 from janus_kit.training.quantizer import PatchBook, as_drawn, design
 from janus_kit.training.sizing import sized
 from janus_kit.training.tokenizer import train_tokenizer
@@ -226,6 +226,7 @@ def _train(plan: Budget, folder: Path, *, target: Path | None, start: Path | Non
         plan.vision,
         spoil=partial(as_drawn, book),
         taken=taken,
+        teacher=Teacher() if plan.perceptual else None,
     )
     whole = taken if taken is not None and taken.config == config else None
     scenes = (

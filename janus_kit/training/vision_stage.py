@@ -4,6 +4,9 @@ Published Janus models start from a pretrained SigLIP; this stage stands in its 
 of a scene learns which thing covers it and in which colour: 576 labels a picture, where an answer
 of a few words would give a handful. The labels are the language model's own embeds of the words, so
 that its aligner, too, starts with pictures and text in one space, as SigLIP's are.
+
+A teacher that has seen photographs shows besides what it makes of each place: of a model that
+training never shows it knows far more than labels tell.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 from janus_kit.config import VisionConfig
 from janus_kit.model import Janus
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
+from janus_kit.training.perceptual import Teacher
 from janus_kit.training.world import COLORS, Scene, mask
 from janus_kit.vision.encoder import Projector, VisionEncoder
 
@@ -31,6 +35,8 @@ COVERED = 0.1  # the share of a patch that a thing has to cover
 # al., "Scaling Language-Image Pre-training via Masking" (2023). Places of things are kept more
 # often, by so much of the range of chance: most of a scene is ground.
 KEPT, MASKED, PREFERRED = 1 / 3, 0.85, 0.4
+GROUND = 0.2  # how much a place of the ground counts beside one of a thing
+TAUGHT = 2.0  # how much the teacher counts beside names and colours
 
 Spoil = Callable[[Tensor, np.random.Generator], Tensor]  # pixels -> pixels
 
@@ -79,19 +85,22 @@ def waves(config: VisionConfig) -> Tensor:
     return F.pad(grid.flatten(0, 1), (0, config.width - grid.shape[-1]))
 
 
-# Pixels [b, 3, h, w], labels [b, 2, n], and the places that are looked at, [b, k], or None for all.
-Lesson: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+# Pixels [b, 3, h, w], labels [b, 2, n], the places that are looked at, [b, k], or None for all, and
+# the pixels before they were spoilt.
+Lesson: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Tensor]
 
 
 class VisionLearner(nn.Module):
-    """A VisionEncoder and its aligner: forward((pixels, labels, kept)) -> figures.
+    """A VisionEncoder and its aligner: forward(lesson) -> figures.
 
     words: a name's or a colour's embed each, fp32 [names, d] and [colours, d]. taken: a trained
     model whose encoder goes on to learn; its aligner stays, since the rest has learnt to read it.
+    teacher: shows what it sees of the pictures.
     """
 
     names: Tensor
     colors: Tensor
+    usual: Tensor
 
     def __init__(
         self,
@@ -99,14 +108,21 @@ class VisionLearner(nn.Module):
         words: tuple[Tensor, Tensor],
         seed: int,
         taken: Janus | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         names, colors = (embeds.clone() for embeds in words)
         if taken is not None:
             names[:, :MARKS] = 0  # where its aligner tells a patch from a word
             colors[:, :MARKS] = 0
+        self.side = config.image_size // config.patch_size
         self.vision = VisionEncoder(config)
         self.aligner = Projector(config.width, names.shape[1], names.shape[1])
+        self.teacher = teacher
+        self.pupil = None if teacher is None else nn.Linear(config.width, Teacher.width)
+        self.register_buffer(
+            "usual", torch.zeros(2, Teacher.width)
+        )  # what a teacher sees, and how it varies
         self.register_buffer("names", F.normalize(names, dim=-1), persistent=False)
         self.register_buffer("colors", F.normalize(colors, dim=-1), persistent=False)
         generator = torch.Generator().manual_seed(seed)
@@ -129,7 +145,15 @@ class VisionLearner(nn.Module):
 
     @torch.no_grad()
     def settle(self, batch: "Lesson") -> None:
-        """Set sharp to the power of two at which the loss of a batch is least."""
+        """Set what no step learns by a batch: the teacher's usual, and how sharp answers are.
+
+        Of a trained model sharp is the power of two at which the loss is least.
+        """
+        if self.teacher is not None:
+            spread, mean = torch.std_mean(self.teacher(batch[3], self.side), (0, 1))
+            self.usual.copy_(torch.stack((mean, spread)))
+        if not self.sharp.requires_grad:
+            return
         powers = [2.0**n for n in range(-2, 8)]
 
         def loss(power: float) -> float:
@@ -139,21 +163,32 @@ class VisionLearner(nn.Module):
         self.sharp.fill_(min(powers, key=loss))
 
     def forward(self, batch: "Lesson") -> dict[str, Tensor]:
-        pixels, labels, kept = batch
+        pixels, labels, kept, true = batch
         if kept is not None:
             labels = labels.gather(2, kept.unsqueeze(1).expand(-1, 2, -1))
-        found = self.sharp * self.aligner(self.vision(pixels, kept)).float().flatten(0, 1)
+        seen = self.vision(pixels, kept)
+        found = self.sharp * self.aligner(seen).float().flatten(0, 1)
         figures = {}
         for place, (kind, words) in enumerate((("name", self.names), ("colour", self.colors))):
             logits = F.pad(found @ words.float().T, (1, 0))  # nothing is the zero vector
             wanted = labels[:, place].flatten()
             # Most patches are background; the things count as much as all of it.
-            weight = torch.where(wanted > 0, 1.0, 0.2)
+            weight = torch.where(wanted > 0, 1.0, GROUND)
             losses = F.cross_entropy(logits, wanted, reduction="none")
             figures[kind] = (losses * weight).sum() / weight.sum()
             things = wanted > 0
             figures[f"{kind} right"] = (logits.argmax(-1) == wanted)[things].float().mean()
-        return {"loss": figures["name"] + figures["colour"], **figures}
+        loss = figures["name"] + figures["colour"]
+        if self.teacher is not None and self.pupil is not None:
+            mean, spread = self.usual
+            shown = (self.teacher(true, self.side) - mean) / spread
+            if kept is not None:
+                shown = shown.gather(1, kept.unsqueeze(-1).expand(-1, -1, shown.shape[-1]))
+            weight = torch.where(labels[:, 0] > 0, 1.0, GROUND)
+            away = 1 - F.cosine_similarity(self.pupil(seen).float(), shown, dim=-1)
+            figures["taught"] = (away * weight).sum() / weight.sum()
+            loss = loss + TAUGHT * figures["taught"]
+        return {"loss": loss, **figures}
 
 
 def train_vision(
@@ -167,17 +202,18 @@ def train_vision(
     spoil: Spoil | None = None,
     seed: int = 0,
     taken: Janus | None = None,
+    teacher: Teacher | None = None,
 ) -> VisionLearner:
     """Train an encoder and its aligner on scenes, in folder; returns them with the mean weights.
 
     words: the embeds of names, and of world.COLORS. spoil: what is done to half of the pictures.
-    taken: see VisionLearner.
+    taken, teacher: see VisionLearner.
     """
     from accelerate import PartialState
     from accelerate.utils import send_to_device
 
     state = PartialState()
-    learner = VisionLearner(config, words, seed, taken).to(state.device)
+    learner = VisionLearner(config, words, seed, taken, teacher).to(state.device)
     side = config.image_size // config.patch_size
 
     def batch(step: int) -> Lesson:
@@ -188,18 +224,18 @@ def train_vision(
         stacked = torch.stack(labels)
         scaled = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
         random = np.random.default_rng([seed, first])
-        scaled = half_spoilt(scaled, spoil, random)
+        spoilt = half_spoilt(scaled, spoil, random)
         kept = None
         if step < MASKED * schedule.steps:
             chance = torch.from_numpy(random.random((schedule.batch, side * side)))
             kept = some_places(stacked, chance)
-        return scaled, stacked, kept
+        return spoilt, stacked, kept, scaled
 
     def inside(name: str) -> bool:
         # Colours are a patch's loudest direction by far; Muon lets it learn outlines as fast.
         return ".blocks." in name or name.endswith("patch.weight")
 
-    if taken is not None:
+    if taken is not None or teacher is not None:
         learner.settle(send_to_device(batch(0), state.device))
     stage = Stage(
         module=learner,
