@@ -372,7 +372,7 @@ PRESETS: Mapping[str, JanusConfig] = {
             heads=4,
             kv_heads=4,
             head_dim=64,
-            intermediate=704,
+            intermediate=576,
             vocab_size=1024,
             max_positions=4096,
             # One of the angles then turns once in a row of 24 codes: a model can tell columns.
@@ -381,7 +381,7 @@ PRESETS: Mapping[str, JanusConfig] = {
         vision=VisionConfig(width=192, layers=4, heads=6, intermediate=576),
         vq=VQConfig(
             codebook_size=11264,
-            code_dim=32,  # so that a code's vector says what it looks like, see quantizer.py
+            code_dim=56,  # so that a code's vector says what it looks like, see quantizer.py
             # 64, because 32 groups of one channel each would lose a picture's absolute colours.
             base_channels=64,
             latent_channels=64,
