@@ -120,9 +120,8 @@ class VisionLearner(nn.Module):
         self.aligner = Projector(config.width, names.shape[1], names.shape[1])
         self.teacher = teacher
         self.pupil = None if teacher is None else nn.Linear(config.width, Teacher.width)
-        self.register_buffer(
-            "usual", torch.zeros(2, Teacher.width)
-        )  # what a teacher sees, and how it varies
+        # What a teacher sees of a place in the mean, and how it varies.
+        self.register_buffer("usual", torch.zeros(2, Teacher.width))
         self.register_buffer("names", F.normalize(names, dim=-1), persistent=False)
         self.register_buffer("colors", F.normalize(colors, dim=-1), persistent=False)
         generator = torch.Generator().manual_seed(seed)
@@ -214,7 +213,7 @@ def train_vision(
 
     state = PartialState()
     learner = VisionLearner(config, words, seed, taken, teacher).to(state.device)
-    side = config.image_size // config.patch_size
+    side = learner.side
 
     def batch(step: int) -> Lesson:
         first = (step * state.num_processes + state.process_index) * schedule.batch
