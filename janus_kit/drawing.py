@@ -12,12 +12,14 @@ from torch import Tensor
 
 from janus_kit import loading
 from janus_kit.config import JanusConfig
-from janus_kit.errors import OptionError
-from janus_kit.generation.sampling import SamplingOptions, uniforms
+from janus_kit.engine import CodeDrawer
+from janus_kit.errors import OptionError, PromptError
+from janus_kit.generation.sampling import SamplingOptions, sample, uniforms
 from janus_kit.generation.vq import decode_in_chunks
 from janus_kit.metadata import Settings, save_png
 from janus_kit.model import Janus
 from janus_kit.options import SEEDS, first_seed, texts, whole
+from janus_kit.prompts import drawing_ids, unconditional_ids
 from janus_kit.vision import images as pictures
 
 if TYPE_CHECKING:
@@ -28,12 +30,14 @@ __all__ = [
     "beginnings",
     "check_output",
     "common",
+    "drawing_rows",
     "goes_on",
     "label",
     "negatives",
     "noise",
     "picture_bytes",
     "to_pictures",
+    "untold",
 ]
 
 
@@ -71,7 +75,9 @@ class DrawingOutput:
         return paths
 
 
-def common(pipe: "JanusPipeline", options: SamplingOptions, digest: str) -> Settings:
+def common(
+    pipe: "JanusPipeline", options: SamplingOptions, digest: str, speculative: bool
+) -> Settings:
     """What all pictures of a call have in common, without their prompts and seeds."""
     side = pipe.config.vision.image_size
     return Settings(
@@ -88,7 +94,32 @@ def common(pipe: "JanusPipeline", options: SamplingOptions, digest: str) -> Sett
         device=pipe.device.type,
         torch_version=torch.__version__,
         version=loading.version(),
+        speculative=speculative,
     )
+
+
+def drawing_rows(
+    pipe: "JanusPipeline", prompts: Sequence[str], against: Sequence[str], copies: int
+) -> list[tuple[list[int], list[int]]]:
+    """The conditional and unconditional ids of every picture."""
+    if not prompts:
+        raise PromptError("there is no prompt to draw; give at least one")
+    rows = []
+    for text, negative in zip(prompts, against, strict=True):
+        ids = drawing_ids(pipe.tokenizer, pipe.template, text)
+        other = drawing_ids(pipe.tokenizer, pipe.template, negative) if negative else None
+        pipe.check_room(max(len(ids), len(other or ())), pipe.config.codes)
+        rows += [(ids, unconditional_ids(ids, pipe.tokenizer, other))] * copies
+    return rows
+
+
+@torch.inference_mode()
+def untold(pipe: "JanusPipeline") -> Tensor:
+    """The codes int64 [576] that a model thinks likeliest, one by one, without a prompt."""
+    row = unconditional_ids(drawing_ids(pipe.tokenizer, pipe.template, "a"), pipe.tokenizer)
+    drawer = CodeDrawer(pipe.model, pipe.code_table, pipe.tokenizer.pad, [row], None)
+    nothing = torch.zeros(1, pipe.config.codes, dtype=torch.float64)
+    return sample(drawer, nothing, SamplingOptions(guidance=1, temperature=0))[0]
 
 
 def negatives(prompts: Sequence[str], negative: str | Sequence[str] | None) -> list[str]:

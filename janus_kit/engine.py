@@ -10,6 +10,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from janus_kit.ahead import read_ahead
 from janus_kit.generation.sampling import SamplingOptions, draw_one_by_one
 from janus_kit.graphs import Steps, lend
 from janus_kit.model import SPAN, Cache, Janus
@@ -33,6 +34,7 @@ class Decoder:
         inputs = pad_left(rows, pad)
         self.model = model
         self.head = model.code_logits if kind == "code" else model.text_head
+        self.heads = model.code_head if kind == "code" else model.text_head  # of many positions
         self.native = native_step(model, kind)
         self.tokens = inputs.tokens.to(model.device)
         self.mask = inputs.mask.to(model.device)
@@ -63,6 +65,24 @@ class Decoder:
         hidden = self.model.language.step(embeds, cache, self.position, slots_for(self.filled))
         self.position += 1
         return self.head(hidden)
+
+    def ahead(self, embeds: Tensor) -> Tensor:
+        """Read a few positions: [b, w, d] -> the logits of what follows each [b, w, v].
+
+        They are forgotten again but for those that advance keeps.
+        """
+        cache = self.cache
+        if self.native is not None:
+            stores = (cache.keys, cache.values, cache.angles, cache.padding)
+            return self.native(embeds, *stores, self.filled)
+        hidden = read_ahead(self.model.language, embeds, cache, self.filled)
+        return self.heads(hidden)  # type: ignore[no-any-return]
+
+    def advance(self, count: int) -> None:
+        """Keep the first count positions that ahead read last."""
+        self.cache.bias[..., self.filled : self.filled + count] = 0
+        self.position += count
+        self.filled += count
 
 
 class CodeDrawer:
@@ -105,6 +125,13 @@ class CodeDrawer:
     def step(self, codes: Tensor) -> Tensor:
         embeds = self.table[codes].repeat(self.copies, 1)
         return self.decoder.step(embeds)
+
+    def ahead(self, codes: Tensor) -> Tensor:
+        """See speculative.AheadModel."""
+        return self.decoder.ahead(self.table[codes].expand(self.copies, -1, -1))
+
+    def advance(self, count: int) -> None:
+        self.decoder.advance(count)
 
     def keep(self, rows: Tensor) -> bool:
         """Go on with these pictures alone (int64 [k]); False where the shape of a step is fixed."""

@@ -29,6 +29,7 @@ STOREYS = (
         "pipeline",
         "drawing",
         "engine",
+        "ahead",
         "writing",
         "linears",
         "steps",
