@@ -15,6 +15,7 @@ from janus_kit.scoring.published import GENEVAL, SOURCE
 
 __all__ = ["Card", "Table", "geneval_page", "page"]
 
+_TITLES = {"geneval": "GenEval", "dpg": "DPG-Bench"}
 MOST = 600  # pictures on a page; failures come first
 SIDE = 256  # pixels of a picture's longer side there
 _COLORS = ("#e11d48", "#2563eb", "#059669", "#d97706", "#7c3aed", "#0891b2")
@@ -79,7 +80,7 @@ def page(summary: Mapping[str, Any], table: Table, cards: Sequence[Card]) -> str
     shown = ordered[:MOST]
     filters = _filters(kinds)
     name = str(summary.get("drawn_by", {}).get("model") or "pictures")
-    title = f"{summary['benchmark']} of {name}"
+    title = f"{_TITLES[summary['benchmark']]} of {name}"
     bad = sum(not card.good for card in cards)
     count = f"{len(shown)} of {len(cards)} pictures, failures ({bad}) first"
     return "".join(
