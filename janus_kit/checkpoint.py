@@ -22,7 +22,7 @@ from torch import Tensor
 from janus_kit.config import JanusConfig
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.generation.native import Packed
-from janus_kit.linears import Stacked
+from janus_kit.linears import Stacked, Unfilled
 from janus_kit.model import Janus
 from janus_kit.names import HUGGING_FACE, Piece, is_leftover, pieces
 from janus_kit.prompts import BEGIN_IMAGE, BOS, END_IMAGE, EOS, IMAGE, PAD, Tokenizer
@@ -168,7 +168,7 @@ class _Source:
                     "download the files again"
                 )
             stored |= found
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             model = Janus(config)
         plan = pieces(model, layout)
         wanted = {piece.name: piece for parts in plan.values() for piece in parts}
@@ -288,7 +288,7 @@ def _write_weights(
     new: Path, model: Janus, dtype: torch.dtype, parameter: Callable[[str], Tensor], shard: int
 ) -> None:
     """Write every parameter, under its published names and as dtype, in files of about shard."""
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         plain = Janus(model.config)  # a model that is read may hold its matrices in pieces
     plan = pieces(plain, HUGGING_FACE)
     files: list[list[str]] = [[]]

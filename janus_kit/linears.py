@@ -1,4 +1,4 @@
-"""Linear layers by other means: few rows at a time, and weights in pieces."""
+"""Linear layers by other means: few rows at a time, weights in pieces, and none at all."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["Stacked", "slim"]
+__all__ = ["Stacked", "Unfilled", "slim"]
 
 
 def slim(layer: nn.Module, x: Tensor) -> Tensor:
@@ -50,3 +51,19 @@ class Stacked(nn.Module):
             destination, options.get("prefix", ""), options.get("keep_vars", False)
         )
         return destination
+
+
+class Unfilled(TorchFunctionMode):
+    """A context in which torch.nn.init leaves weights as they are.
+
+    On the meta device there is nothing to fill, and the first random numbers there load torch's
+    compiler, which takes longer than all else that loading a model does.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(function, "__module__", "") == nn.init.__name__:
+            return args[0] if args else given["tensor"]
+        return function(*args, **given)

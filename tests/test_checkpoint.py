@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -310,3 +312,16 @@ def test_a_tokenizer_of_another_model_is_not_saved_with_this_one(
     with pytest.raises(CheckpointError, match="another model"):
         save(load(hf_folder, device=CPU)[0], tmp_path / "new", tokenizer_folder=other)
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_loading_does_not_load_torchs_compiler(hf_folder: Path) -> None:
+    """It takes longer than all the rest."""
+    script = (
+        "import sys; from janus_kit import JanusPipeline; "
+        "JanusPipeline.from_pretrained(sys.argv[1], device='cpu'); "
+        "print([name for name in sys.modules if name.startswith('torch._dynamo.')])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script, str(hf_folder)], check=True, capture_output=True, text=True
+    )
+    assert said.stdout.strip() == "[]"
