@@ -24,6 +24,8 @@ __all__ = [
     "draw_one_by_one",
     "filter_logits",
     "guide",
+    "inverted",
+    "not_finite",
     "sample",
     "uniforms",
 ]
@@ -120,9 +122,22 @@ def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
         return logits.argmax(-1)
     logits = filter_logits(logits / options.temperature, options.top_k, options.top_p)
     wide = logits if logits.device.type == "mps" else logits.double()  # MPS has no fp64
-    sums = wide.softmax(-1).cumsum(-1)
+    return inverted(wide.softmax(-1), uniform)
+
+
+def inverted(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Draw a number a row by inverting the distribution function: [b, v], [b] -> int64 [b]."""
+    sums = weights.cumsum(-1)
     target = uniform.to(sums).unsqueeze(-1) * sums[:, -1:]
     return torch.searchsorted(sums, target, right=True).squeeze(-1).clamp(max=sums.shape[-1] - 1)
+
+
+def not_finite(row: int) -> GenerationError:
+    """What to raise where logits of a picture's row are no numbers."""
+    return GenerationError(
+        f"the model's logits became NaN or infinite in row {row} of the picture; are the weights "
+        "damaged, or is the dtype too narrow (try float32)?"
+    )
 
 
 class RowModel(CodeModel, Protocol):
@@ -194,10 +209,7 @@ def sample(
     def goes_on(end: int, finite: Tensor) -> bool:
         nonlocal going
         if not finite:
-            raise GenerationError(
-                f"the model's logits became NaN or infinite in row {end // side} of the "
-                "picture; are the weights damaged, or is the dtype too narrow (try float32)?"
-            )
+            raise not_finite(end // side)
         answer = on_row is None or on_row(codes[:, :end])
         if isinstance(answer, bool):
             return answer

@@ -3,7 +3,7 @@
 Speculative Jacobi decoding (Teng et al., "Accelerating Auto-regressive Text-to-Image Generation
 with Training-free Speculative Jacobi Decoding", 2024): what comes out is distributed exactly as if
 it were drawn code by code, though a seed gives another picture. Guesses of one pass are coupled
-with those of the pass before as closely as can be (So et al., "MC-SJD", 2025).
+with those of the pass before as closely as can be (MC-SJD, arXiv 2510.24211).
 """
 
 import math
@@ -14,8 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from janus_kit.errors import GenerationError
-from janus_kit.generation.sampling import SamplingOptions, filter_logits, guide
+from janus_kit.generation.sampling import (
+    SamplingOptions,
+    filter_logits,
+    guide,
+    inverted,
+    not_finite,
+)
 
 __all__ = ["WINDOW", "AheadModel", "coupled", "sample_ahead"]
 
@@ -53,14 +58,6 @@ def coupled(old: Tensor, before: Tensor, after: Tensor, uniform: Tensor) -> tupl
     return torch.where(stays[:, 0], old, drawn), stays[:, 0]
 
 
-def inverted(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Draw one number a row by inverting the distribution function: [n, v], [n] -> int64 [n]."""
-    sums = weights.cumsum(1)
-    target = (uniform * sums[:, -1]).unsqueeze(1)
-    found = torch.searchsorted(sums, target, right=True)[:, 0]
-    return found.clamp(max=weights.shape[1] - 1)
-
-
 def sample_ahead(
     model: AheadModel,
     random: torch.Generator,
@@ -84,10 +81,7 @@ def sample_ahead(
         logits = logits.float()
         logits = logits[0] if options.guidance == 1 else guide(logits, options.guidance)[0]
         if not logits.isfinite().all():
-            raise GenerationError(
-                f"the model's logits became NaN or infinite in row {len(done) // side + 1} of the "
-                "picture; are the weights damaged, or is the dtype too narrow (try float32)?"
-            )
+            raise not_finite(len(done) // side + 1)
         if options.temperature == 0:
             return F.one_hot(logits.argmax(-1), logits.shape[-1]).double()
         kept = filter_logits(logits / options.temperature, options.top_k, options.top_p)

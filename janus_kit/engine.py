@@ -34,7 +34,6 @@ class Decoder:
         inputs = pad_left(rows, pad)
         self.model = model
         self.head = model.code_logits if kind == "code" else model.text_head
-        self.heads = model.code_head if kind == "code" else model.text_head  # of many positions
         self.native = native_step(model, kind)
         self.tokens = inputs.tokens.to(model.device)
         self.mask = inputs.mask.to(model.device)
@@ -76,7 +75,8 @@ class Decoder:
             stores = (cache.keys, cache.values, cache.angles, cache.padding)
             return self.native(embeds, *stores, self.filled)
         hidden = read_ahead(self.model.language, embeds, cache, self.filled)
-        return self.heads(hidden)  # type: ignore[no-any-return]
+        logits: Tensor = self.head(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+        return logits
 
     def advance(self, count: int) -> None:
         """Keep the first count positions that ahead read last."""

@@ -173,6 +173,17 @@ def test_the_embedded_model_draws_its_likeliest_picture_either_way(model: JanusP
     assert torch.equal(likeliest, codes_of(model, temperature=0))
 
 
+@pytest.mark.parametrize("natively", [True, False])
+def test_a_random_model_draws_its_likeliest_picture_either_way(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch, natively: bool
+) -> None:
+    if not natively:
+        monkeypatch.setattr("janus_kit.engine.native_step", lambda model, kind: None)
+    options = {"temperature": 0, "guidance_scale": 2, "negative_prompt": "a dog", "seed": 1}
+    likeliest = codes_of(pipe, speculative=True, **options)
+    assert torch.equal(likeliest, codes_of(pipe, **options))
+
+
 def test_a_picture_is_the_same_alone_and_in_a_call_of_many(model: JanusPipeline) -> None:
     both = codes_of(model, seed=4, num_images_per_prompt=2, speculative=True)
     alone = codes_of(model, seed=5, speculative=True)
