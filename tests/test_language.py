@@ -123,7 +123,8 @@ def test_yes_and_no_are_about_equally_frequent_and_true() -> None:
             if question.split()[1] == "there" and " more " not in question:
                 answers[answer] += 1
                 (asked,) = language.parse(question)[0]
-                assert (asked in shown) == (answer == "Yes.")
+                true = asked in shown or asked in {(1, None, name) for _, _, name in shown}
+                assert true == (answer == "Yes."), (question, shown)
     assert set(answers) == {"Yes.", "No."}
     assert 0.42 < answers["Yes."] / answers.total() < 0.58
 
@@ -172,3 +173,23 @@ def test_every_word_of_every_prompt_is_among_the_words() -> None:
         assert set(said) <= known
     for line in prompts():
         assert set(re.findall(r"[^\W_]+", line["prompt"].lower())) <= known
+
+
+def test_whether_a_thing_is_there_is_asked_by_its_name_alone_and_answered_truly() -> None:
+    answers = Counter()
+    for seed, scene in enumerate(SCENES[:200]):
+        there = {thing.name for thing in scene.things}
+        for question, answer in language.questions(scene, np.random.default_rng(seed)):
+            asked = language.parse(question)[0]
+            if question.startswith("Is there") and asked[0][1] is None:
+                name = asked[0][2]
+                assert answer == ("Yes." if name in there else "No."), (question, there)
+                answers[answer] += 1
+    assert min(answers.values()) > 0.4 * sum(answers.values())
+
+
+def test_a_question_names_one_thing_or_none() -> None:
+    assert language.named("Is there a teddy bear?") == "teddy bear"
+    assert language.named("How many knives are there?") == "knife"
+    assert language.named("Is the cat left of the dog?") is None
+    assert language.named("How many things are there?") is None

@@ -23,6 +23,7 @@ __all__ = [
     "detailed",
     "facts",
     "matches",
+    "named",
     "parse",
     "plural",
     "prompt",
@@ -158,6 +159,7 @@ def questions(
     if len(seen) == 1:
         asked.append(("What is this?" if seen[0][0] == 1 else "What are these?", caption(scene)))
     asked += [_whether(seen, rng, names), _whether(seen, rng, names)]
+    asked += [_any(seen, rng, names), _any(seen, rng, names)]
     if len(seen) == 2 and seen[0][0] != seen[1][0]:
         more, less = sorted(seen, key=lambda fact: -fact[0])
         pair = (more, less) if rng.random() < 0.5 else (less, more)
@@ -166,6 +168,12 @@ def questions(
     if relation:
         asked += _where(seen, relation, rng)
     return asked
+
+
+def named(question: str) -> str | None:
+    """The one thing that a question names; None if it names none or several."""
+    seen = {noun for _, _, noun in parse(question)[0]}
+    return seen.pop() if len(seen) == 1 else None
 
 
 def words() -> list[str]:
@@ -239,7 +247,7 @@ def _whether(
     there = bool(rng.random() < 0.5)
     count, color, name = fact
     if not there:
-        shown = {(other[1], other[2]) for other in seen}
+        shown = {(other[1], other[2]) for other in seen} | {(None, other[2]) for other in seen}
         kinds: list[list[Fact]] = [
             [(count, color, other) for other in names if (color, other) not in shown],
             [(count, c, name) for c in COLORS if color and (c, name) not in shown],
@@ -248,6 +256,17 @@ def _whether(
         kinds = [[f for f in kind if not _never(f, seen)] for kind in kinds]
         fact = pick(rng, pick(rng, [kind for kind in kinds if kind]))
     return f"{_say(_are(fact[0]))[:-1]} there {_phrase(fact)}?", "Yes." if there else "No."
+
+
+def _any(seen: Sequence[Fact], rng: np.random.Generator, names: Sequence[str]) -> tuple[str, str]:
+    """Is there a car? By the name alone, which is what has to be found first."""
+    shown = {fact[2] for fact in seen}
+    there = bool(rng.random() < 0.5)
+    others = [name for name in names if name not in shown]
+    # With what is shown it may make a pair that training must not speak of.
+    others = [name for name in others if not _never((1, None, name), seen)] or others
+    name = pick(rng, sorted(shown)) if there else pick(rng, others)
+    return f"Is there {_phrase((1, None, name))}?", "Yes." if there else "No."
 
 
 def _where(seen: Sequence[Fact], relation: str, rng: np.random.Generator) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ have one size: an encoder that may move forgets what a thing is before anybody h
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from janus_kit.prompts import (
     unconditional_ids,
 )
 from janus_kit.training.beginning import initialise
+from janus_kit.training.looking import Gaze, Looks, Sought, looks
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.quantizer import PatchBook, to_pixels
 from janus_kit.training.traits import Traits
@@ -48,6 +49,7 @@ Examples = Callable[[int, np.random.Generator], "Example"]
 
 DROP = 0.1  # the share of prompts that is dropped, so that guidance has something to push from
 OUTLINE = 5.0  # a code at the top of a thing counts so much: there its name shows, not beside it
+LOOKED = 0.2  # how much the attention to what is asked about counts beside the codes
 GROUND = 4  # one in so many codes of the ground is learnt, and counts so much
 
 
@@ -59,6 +61,7 @@ class Example:
     prompt: str
     dialogues: Sequence[Sequence[tuple[str, str]]]  # none knows of the others
     places: "np.ndarray[Any, Any] | None" = None  # see world.places
+    sought: Sought = field(default_factory=dict)  # by the questions of dialogues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,18 +209,21 @@ def tie_colors(janus: Janus, book: PatchBook) -> None:
 
 
 class Learner(nn.Module):
-    """Janus with its losses: forward((drawing batch, answering batch)) -> figures."""
+    """Janus with its losses: forward((drawing batch, answering batch, looks)) -> figures."""
 
     def __init__(self, janus: Janus, text_weight: float = 0.5) -> None:
         super().__init__()
         self.janus = janus
         self.text_weight = text_weight
+        self.gaze = Gaze(janus)
 
-    def forward(self, batches: tuple[Batch, Batch]) -> dict[str, Tensor]:
-        drawing, answering = batches
+    def forward(self, batches: tuple[Batch, Batch, Looks]) -> dict[str, Tensor]:
+        drawing, answering, wanted = batches
         code = self.janus.loss(drawing).code
         text = self.janus.loss(answering).text
-        return {"loss": code + self.text_weight * text, "code": code, "text": text}
+        look = self.gaze.loss(answering, wanted)
+        loss = code + self.text_weight * text + LOOKED * look
+        return {"loss": loss, "code": code, "text": text, "look": look}
 
 
 def train_model(
@@ -241,7 +247,7 @@ def train_model(
 
     book: what the codes stand for. The VQ tokenizer, the encoder and its aligner stay as
     `initialise` makes them. drawn and asked: the scenes that are drawn and those that are asked
-    about; no scene comes twice. schedule.batch counts drawn pictures a step; a quarter as many are
+    about; no scene comes twice. schedule.batch counts drawn pictures a step; half as many are
     asked about, each in several conversations, half of them spoilt by spoil. traits: what the codes
     show, from which a fresh model begins. watch: looks at the model as it is after so many steps.
     taken: a trained model that goes on to learn.
@@ -258,9 +264,9 @@ def train_model(
     for frozen in (janus.vq, janus.vision, janus.vision_aligner):
         frozen.requires_grad_(False)
     janus.to(state.device)
-    asked_a_step = max(1, schedule.batch // 4)
+    asked_a_step = max(1, schedule.batch // 2)
 
-    def batch(step: int) -> tuple[Batch, Batch]:
+    def batch(step: int) -> tuple[Batch, Batch, Looks]:
         share = step * state.num_processes + state.process_index
         random = np.random.default_rng([seed, share])
         first = share * schedule.batch
@@ -292,7 +298,9 @@ def train_model(
         drawing = collate(rows, tokenizer)
         counted = torch.ones(drawing.codes.shape)
         counted[drawing.code_labels != IGNORE] = weights[~skipped]
-        return replace(drawing, code_weights=counted), collate(answers, tokenizer, pixels)
+        answering = collate(answers, tokenizer, pixels)
+        wanted = looks(answering, [e.dialogues for e in shown], [e.sought for e in shown])
+        return replace(drawing, code_weights=counted), answering, wanted
 
     def inside(name: str) -> bool:
         return ".layers." in name or ".blocks." in name

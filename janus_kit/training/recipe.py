@@ -31,7 +31,7 @@ from janus_kit.training.quantizer import PatchBook, as_drawn, design
 from janus_kit.training.sizing import sized
 from janus_kit.training.tokenizer import train_tokenizer
 from janus_kit.training.traits import survey
-from janus_kit.training.vision_stage import train_vision
+from janus_kit.training.vision_stage import patch_labels, train_vision
 from janus_kit.training.vq_stage import train_vq
 from janus_kit.training.watching import Watch
 
@@ -53,7 +53,8 @@ WISHES = (  # what is drawn while the model trains
 )
 SHARD = 15_000_000  # bytes of weights in a file of a run: machines lent out give back small files
 WHOLE = 100_000_000  # and of what is shipped: one file
-QUESTIONS = 5  # conversations of one turn about a picture, besides the description
+PATCH = 16  # pixels on the side of a place of the encoder
+QUESTIONS = 10  # conversations of one turn about a picture, besides the description
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +152,15 @@ def _told(
     told = (world.pick(words, language.DESCRIBE), language.caption(scene))
     long = (world.pick(words, language.IN_DETAIL), language.detailed(scene))
     dialogues = [[told], [long], *[[pair] for pair in asked[:QUESTIONS]], asked[-3:]]
-    prompt = language.prompt(scene, words)
-    places = world.places(scene)
-    return Example(pixels=pixels, prompt=prompt, dialogues=dialogues, places=places)
+    covered = patch_labels(scene, names, PATCH, len(pixels) // PATCH)[0].numpy()
+    about = {question: language.named(question) for question, _ in asked}
+    return Example(
+        pixels=pixels,
+        prompt=language.prompt(scene, words),
+        dialogues=dialogues,
+        places=world.places(scene),
+        sought={q: covered == names.index(n) + 1 for q, n in about.items() if n in names},
+    )
 
 
 def texts(names: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,120 @@
+"""A head is taught where to look: at what a question names, as answers begin."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config
+
+from janus_kit.model import Batch, Janus, branching
+from janus_kit.prompts import PRO, Tokenizer
+from janus_kit.training import language, world
+from janus_kit.training.bank.names import NAMES
+from janus_kit.training.looking import Gaze, Looks, looks
+from janus_kit.training.model_stage import answer_row, collate
+from janus_kit.training.recipe import example
+
+CUP = [("Is there a cup?", "Yes."), ("What color is the cup?", "Red.")]
+DOG = [("Is there a dog?", "No.")]
+WHERE = np.arange(16) % 5 == 0  # the places of the cup
+SOUGHT = {CUP[0][0]: WHERE, CUP[1][0]: WHERE, DOG[0][0]: np.zeros(16, dtype=bool)}
+TALK = [("What is this?", "A red cup.")]
+
+
+@pytest.fixture
+def batch(tokenizer_folder: Path) -> Batch:
+    """Two pictures; of the second one conversation is about nothing that is named."""
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    rows = [answer_row(tokenizer, PRO, told, 16) for told in ([CUP, DOG], [TALK, DOG])]
+    return collate(rows, tokenizer, torch.rand(2, 3, 64, 64))
+
+
+@pytest.fixture
+def wanted(batch: Batch) -> Looks:
+    return looks(batch, [[CUP, DOG], [TALK, DOG]], [SOUGHT, SOUGHT])
+
+
+def test_every_answer_about_one_thing_looks_at_its_places_or_at_the_start(
+    batch: Batch, wanted: Looks, tokenizer_folder: Path
+) -> None:
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    assert wanted.rows.tolist() == [0, 0, 0, 0, 0, 0, 1, 1]
+    said = [
+        batch.text_labels[r, p].item() for r, p in zip(wanted.rows, wanted.places, strict=True)
+    ]
+    answers = [tokenizer.encode(" " + answer)[:2] for _, answer in (*CUP, *DOG, *DOG)]
+    assert said == [token for begin in answers for token in begin]
+    start = batch.tokens[0].tolist().index(batch.image_token)
+    for sought in wanted.sought[:4]:
+        assert (sought.nonzero().flatten() - start).tolist() == WHERE.nonzero()[0].tolist()
+    for sought in wanted.sought[4:]:
+        assert sought.nonzero().tolist() == [[0]]
+
+
+def test_the_loss_is_the_attention_that_lies_elsewhere(batch: Batch, wanted: Looks) -> None:
+    torch.manual_seed(0)
+    janus = Janus(tiny_config())
+    gaze = Gaze(janus)
+    janus.loss(batch)
+    assert gaze.read is not None
+    q, k, _ = gaze.attention.split(gaze.attention.qkv(gaze.read[0]), *gaze.read[1:])
+    assert batch.branches is not None
+    seen = branching(batch.branches)[1][:, 0]
+    weights = (q[:, 3] @ k[:, 1].mT * 8**-0.5).masked_fill(~seen, -torch.inf).softmax(-1)
+    shares = [
+        weights[row, place][sought].sum().log()
+        for row, place, sought in zip(wanted.rows, wanted.places, wanted.sought, strict=True)
+    ]
+    assert torch.allclose(gaze.loss(batch, wanted), -torch.stack(shares).mean(), atol=1e-5)
+
+
+def test_a_head_soon_looks_where_it_is_told_to(batch: Batch, wanted: Looks) -> None:
+    torch.manual_seed(0)
+    janus = Janus(tiny_config())
+    gaze = Gaze(janus)
+    learner = torch.optim.Adam(janus.language.parameters(), lr=1e-2)
+    figures = []
+    for _ in range(30):
+        janus.loss(batch)
+        loss = gaze.loss(batch, wanted)
+        figures.append(loss.item())
+        learner.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        learner.step()
+    assert figures[-1] < 0.2 < 1 < figures[0]
+
+
+def test_where_nothing_is_named_nothing_is_lost(batch: Batch) -> None:
+    janus = Janus(tiny_config())
+    gaze = Gaze(janus)
+    janus.loss(batch)
+    none = looks(batch, [[CUP, DOG], [TALK, DOG]], [{}, {}])
+    assert gaze.loss(batch, none) == 0
+
+
+@pytest.mark.usefixtures("pictures")
+def test_the_world_tells_where_what_its_questions_name_is() -> None:
+    absent = shown = 0
+    for seed in range(12):
+        told = example(NAMES, 1, seed, np.random.default_rng(seed))
+        _, scene = world.compose(seed, names=NAMES, steady=True)
+        there = {thing.name for thing in scene.things}
+        asked = {question for dialogue in told.dialogues for question, _ in dialogue}
+        assert told.sought.keys() & asked
+        for question, places in told.sought.items():
+            name = language.named(question)
+            assert places.any() == (name in there), question
+            shown += name in there
+            absent += name not in there
+            for thing in scene.things:
+                if thing.name == name:
+                    whole = world.mask(thing).reshape(24, 16, 24, 16).all((1, 3)).flatten()
+                    covered = np.zeros(576, dtype=bool)
+                    for other in scene.things:
+                        if other.name != name:
+                            covered |= (
+                                world.mask(other).reshape(24, 16, 24, 16).any((1, 3)).flatten()
+                            )
+                    assert places[whole & ~covered].all()
+    assert min(absent, shown) > 5
