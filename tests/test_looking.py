@@ -13,7 +13,7 @@ from janus_kit.training import language, world
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.looking import Gaze, Looks, looks
 from janus_kit.training.model_stage import answer_row, collate
-from janus_kit.training.recipe import example
+from janus_kit.training.recipe import asked, example
 
 CUP = [("Is there a cup?", "Yes."), ("What color is the cup?", "Red.")]
 DOG = [("Is there a dog?", "No.")]
@@ -40,9 +40,7 @@ def test_every_answer_about_one_thing_looks_at_its_places_or_at_the_start(
 ) -> None:
     tokenizer = Tokenizer.from_folder(tokenizer_folder)
     assert wanted.rows.tolist() == [0, 0, 0, 0, 0, 0, 1, 1]
-    said = [
-        batch.text_labels[r, p].item() for r, p in zip(wanted.rows, wanted.places, strict=True)
-    ]
+    said = [batch.text_labels[r, p].item() for r, p in zip(wanted.rows, wanted.places, strict=True)]
     answers = [tokenizer.encode(" " + answer)[:2] for _, answer in (*CUP, *DOG, *DOG)]
     assert said == [token for begin in answers for token in begin]
     start = batch.tokens[0].tolist().index(batch.image_token)
@@ -97,7 +95,7 @@ def test_where_nothing_is_named_nothing_is_lost(batch: Batch) -> None:
 def test_the_world_tells_where_what_its_questions_name_is() -> None:
     absent = shown = 0
     for seed in range(12):
-        told = example(NAMES, 1, seed, np.random.default_rng(seed))
+        told = example(NAMES, seed, np.random.default_rng(seed))
         _, scene = world.compose(seed, names=NAMES, steady=True)
         there = {thing.name for thing in scene.things}
         asked = {question for dialogue in told.dialogues for question, _ in dialogue}
@@ -118,3 +116,14 @@ def test_the_world_tells_where_what_its_questions_name_is() -> None:
                             )
                     assert places[whole & ~covered].all()
     assert min(absent, shown) > 5
+
+
+@pytest.mark.usefixtures("pictures")
+def test_half_of_what_is_asked_about_shows_two_things_of_two_colors() -> None:
+    counts = []
+    for seed in range(8):
+        told = asked(NAMES, seed, np.random.default_rng(seed))
+        pixels, scene = world.compose(seed, task="color_attr", steady=seed % 4 < 2)
+        counts.append(np.array_equal(told.pixels, pixels) and len(language.facts(scene)[0]) == 2)
+    assert counts[1::2] == [True] * 4
+    assert not all(counts[::2])

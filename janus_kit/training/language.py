@@ -171,9 +171,9 @@ def questions(
 
 
 def named(question: str) -> str | None:
-    """The one thing that a question names; None if it names none or several."""
-    seen = {noun for _, _, noun in parse(question)[0]}
-    return seen.pop() if len(seen) == 1 else None
+    """The thing that a question is about, the first it names; None if it names none or compares."""
+    found = None if " or " in question else _FACT.search(question.lower())
+    return found and _NOUNS[found[3]]
 
 
 def words() -> list[str]:

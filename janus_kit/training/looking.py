@@ -18,7 +18,7 @@ from janus_kit.model import IGNORE, Attention, Batch, Janus, Layer, branching
 
 __all__ = ["Gaze", "Looks", "Sought", "looks"]
 
-# A question that names one thing → the places that it covers, bool [image tokens]; none where the
+# A question → the places that the thing it is about covers, bool [image tokens]; none where the
 # picture does not show it.
 Sought = Mapping[str, "np.ndarray[Any, Any]"]
 BEGINNING = 2  # positions: before an answer's first word stands a blank

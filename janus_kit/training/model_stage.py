@@ -211,7 +211,7 @@ def tie_colors(janus: Janus, book: PatchBook) -> None:
 class Learner(nn.Module):
     """Janus with its losses: forward((drawing batch, answering batch, looks)) -> figures."""
 
-    def __init__(self, janus: Janus, text_weight: float = 0.5) -> None:
+    def __init__(self, janus: Janus, text_weight: float = 1.0) -> None:
         super().__init__()
         self.janus = janus
         self.text_weight = text_weight

@@ -54,7 +54,7 @@ WISHES = (  # what is drawn while the model trains
 SHARD = 15_000_000  # bytes of weights in a file of a run: machines lent out give back small files
 WHOLE = 100_000_000  # and of what is shipped: one file
 PATCH = 16  # pixels on the side of a place of the encoder
-QUESTIONS = 10  # conversations of one turn about a picture, besides the description
+QUESTIONS = 14  # conversations of one turn about a picture, besides the description
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +125,18 @@ def lesson(
     return world.compose(seed, names=names, steady=seed < easy or seed % 4 == 0)
 
 
-def example(names: tuple[str, ...], every: int, seed: int, words: np.random.Generator) -> Example:
-    """Scene number seed of the training world, with a prompt and conversations by words.
+def example(names: tuple[str, ...], seed: int, words: np.random.Generator) -> Example:
+    """Scene number seed of those that are drawn, with a prompt and conversations by words."""
+    return _told(world.compose(seed, names=names, steady=True), names, words)
 
-    every: one in so many scenes is steady.
+
+def asked(names: tuple[str, ...], seed: int, words: np.random.Generator) -> Example:
+    """Scene number seed of those that are asked about; half show two coloured things.
+
+    Only of them is it seen whether an answer is about the thing that the question names.
     """
-    return _told(world.compose(seed, names=names, steady=seed % every == 0), names, words)
+    task = "color_attr" if seed % 2 else None
+    return _told(world.compose(seed, names=names, steady=seed % 4 < 2, task=task), names, words)
 
 
 def held_out(
@@ -243,8 +249,8 @@ def _train(plan: Budget, folder: Path, *, target: Path | None, start: Path | Non
         config,
         book,
         tokenizer,
-        partial(example, plan.names, 1),
-        partial(example, plan.names, 4),
+        partial(example, plan.names),
+        partial(asked, plan.names),
         folder / "model_stage",
         plan.model,
         traits=survey(book, scenes, plan.names) if whole is None else None,
