@@ -1,11 +1,12 @@
 """janus-kit score: from a model or a folder of pictures to a score with its interval."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from functools import partial as partial_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -86,28 +87,40 @@ def wanted(
     shard: ShardOption = "1/1",
     *,
     output: Path,
+    asks: bool = False,  # --predict-only has something to write about others' pictures, too
 ) -> Wanted:
     """The run that the options of both benchmarks ask for; output is each one's own."""
     from janus_kit.scoring.records import Shard
     from janus_kit.scoring.run import Run
 
     run = Run(output=output, images=images, samples=samples, seed=seed, partial=partial)
-    if images is not None and (diffusers is not None or predict_only):
-        raise OptionError("--images are drawn already; leave --diffusers and --predict-only out")
+    if images is not None and (diffusers is not None or (predict_only and not asks)):
+        left = "--predict-only" if diffusers is None else "--diffusers"
+        raise OptionError(f"--images are drawn already; leave {left} out")
     if predict_only and score_only:
         raise OptionError("give --predict-only or --score-only, not both")
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size)):
         raise OptionError(f"batch size must be a whole number from 1 or auto, not {batch_size!r}")
     size = None if batch_size == "auto" else int(batch_size)
+    part = Shard.parse(shard)
+    draws = images is None and not score_only
+    if steps is not None and diffusers is None:
+        raise OptionError("--steps are those of --diffusers; leave it out")
+    if temperature is not None and diffusers is not None:
+        raise OptionError("--diffusers takes no --temperature; leave it out")
+    if not resume and part.count > 1:
+        raise OptionError("--overwrite removes other shards' pictures too; take another -o")
+    if not resume and not draws:
+        run.forget()
     return Wanted(
         run=run,
         drawer=lambda load: _drawer(load, diffusers, guidance, temperature, steps, size),
-        draws=images is None and not score_only,
+        draws=draws,
         size=size,
         resume=resume,
         predict_only=predict_only,
         baseline=baseline,
-        part=Shard.parse(shard),
+        part=part,
     )
 
 
@@ -163,7 +176,11 @@ def geneval(
     rules = geneval_run.Rules(threshold=threshold, counting_threshold=counting_threshold)
     asked = want(output=output)
     run, part = asked.run, asked.part
-    chosen = geneval_run.choose(_words(tasks), _words(names), limit, part)
+    among = geneval_run.others_prompts(run.pictures) if run.images is not None else None
+    chosen = geneval_run.choose(_words(tasks), _words(names), limit, part, among)
+    if not chosen:  # of a shard
+        _shard_done(asked, (), as_json)
+    _see_baseline(asked, "geneval")
     # Before hours of drawing, see if the pictures can be judged at all.
     judges = None
     if not asked.predict_only:
@@ -174,12 +191,10 @@ def geneval(
         console.complain_of(failed)
     if judges is None:
         _drawn(run, failed, as_json)
-        return
     finds, told, warnings = judges
     if part.count > 1:
         geneval_run.see(run, chosen, finds, told, rules)
         _shard_done(asked, failed, as_json)
-        return
     outcome = geneval_run.score(run, chosen, finds, told, rules, warnings)
 
     from janus_kit.scoring.page import geneval_page
@@ -204,7 +219,7 @@ def dpg(
         str | None, typer.Option(help="self, or the hub id of a vision-language model.")
     ] = None,
     answers: Annotated[
-        Path | None, typer.Option(help="Answers made elsewhere: lines of JSON; see the README.")
+        Path | None, typer.Option(help="Answers made elsewhere; nothing is drawn. See the README.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first items.")] = None,
     compat: Annotated[
@@ -215,54 +230,52 @@ def dpg(
     """DPG-Bench: prints the scores; writes results.jsonl, summary.json and report.html.
 
     Published scores are by mPLUG, which runs elsewhere: --predict-only writes asks.jsonl, what it
-    has to answer, and --answers reads its answers.
+    has to answer, the README has the script that does, and --answers reads what it wrote.
 
     \b
     janus-kit score fetch dpg
-    janus-kit score dpg --predict-only -o runs/dpg
-    janus-kit score dpg --answers answers.jsonl -o runs/dpg
+    janus-kit score dpg --model deepseek-community/Janus-Pro-1B --predict-only -o runs/pro
+    janus-kit score dpg --answers answers.jsonl -o runs/pro
+    janus-kit score dpg --images others/ --predict-only -o runs/others
     janus-kit score dpg --questions mine.csv --judge self -o runs/mine
     """
+    from janus_kit.scoring import asking, dpg_run
     from janus_kit.scoring import dpg as rules
-    from janus_kit.scoring import dpg_run
     from janus_kit.scoring.fetch import dpg_file
-    from janus_kit.scoring.records import write_rows
 
-    wanted_run = want(output=output)
-    if not wanted_run.predict_only and (judge is None) == (answers is None):
-        raise OptionError("give a --judge or --answers, and not both")
-    run, part = wanted_run.run, wanted_run.part
+    asked = want(output=output, asks=True)
+    if (asked.predict_only or judge is not None) == (answers is not None):
+        raise OptionError("give a --judge or --answers, and not both; --predict-only needs neither")
+    run, part = asked.run, asked.part
     questions = questions or dpg_file()
-    asked = dpg_run.group(rules.load_questions(questions, compat=compat))
-    items = dpg_run.choose(asked, limit, part)
-    failed, texts = list[str](), dict[str, str]()
-    if wanted_run.draws:
-        texts = rules.load_prompts(prompts or questions)
-        drawer = wanted_run.drawer(load)
-        failed = dpg_run.draw(run, items, texts, drawer, overwrite=not wanted_run.resume)
+    groups = dpg_run.group(rules.load_questions(questions, compat=compat))
+    published = rules.is_published(questions)
+    items = dpg_run.choose(groups, limit, part)
+    if not items:  # of a shard
+        _shard_done(asked, (), as_json)
+    draws = asked.draws and answers is None
+    texts = dpg_run.texts(prompts, questions, needed=draws)
+    load = partial_of(cache(load.func), **load.keywords)  # one model may draw and judge
+    # Before hours of drawing, see if the pictures can be judged at all.
+    _see_baseline(asked, "dpg")
+    judge = None if asked.predict_only else judge
+    give = asking.opened(groups, judge, answers, load, load.keywords["device"], asked.size)
+    failed: list[str] = []
+    if draws:
+        drawer = asked.drawer(load)
+        failed = dpg_run.draw(run, items, texts, drawer, overwrite=not asked.resume)
         console.complain_of(failed)
-    if wanted_run.predict_only:
+    if give is None:
         if part.count == 1:
-            write_rows(output / "asks.jsonl", dpg_run.asks(run, items, asked))
+            failed += (bad := asking.write_asks(run, items, groups))
+            console.complain_of(bad)
         _drawn(run, failed, as_json)
-        return
-    found, name, about = _answers(load, run, items, asked, judge, answers, wanted_run.size)
+    told = give(run, items)
     if part.count > 1:
-        _shard_done(wanted_run, failed, as_json)
-        return
-    outcome, _ = dpg_run.sum_up(
-        run,
-        items,
-        asked,
-        found,
-        judge=name,
-        published_questions=rules.is_published(questions),
-        compat=compat,
-        **about,
-    )
-
-    page = partial_of(dpg_run.dpg_page, run=run, questions=asked, prompts=texts)
-    _finish(wanted_run, outcome, page, failed, as_json)
+        _shard_done(asked, failed, as_json)
+    outcome = dpg_run.sum_up(run, items, groups, told, published_questions=published, compat=compat)
+    page = partial_of(dpg_run.dpg_page, run=run, questions=groups, prompts=texts)
+    _finish(asked, outcome, page, failed, as_json)
 
 
 @app.command()
@@ -292,12 +305,20 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _drawn(run: "Run", failed: Sequence[str], as_json: bool) -> None:
+def _see_baseline(asked: Wanted, benchmark: str) -> None:
+    """Read the baseline before anything is drawn; raises ScoringError where that fails."""
+    from janus_kit.scoring.compare import baseline
+
+    if asked.baseline is not None:
+        baseline(asked.baseline, benchmark)
+
+
+def _drawn(run: "Run", failed: Sequence[str], as_json: bool) -> NoReturn:
     console.result(str(run.pictures), {"images": run.pictures}, as_json)
     _end(failed)
 
 
-def _shard_done(asked: Wanted, failed: Sequence[str], as_json: bool) -> None:
+def _shard_done(asked: Wanted, failed: Sequence[str], as_json: bool) -> NoReturn:
     shard = f"{asked.part.index}/{asked.part.count}"
     console.result(f"{asked.run.output}: shard {shard} is done", {"shard": shard}, as_json)
     _end(failed)
@@ -355,35 +376,13 @@ def _judges(
     return finds, told, warnings
 
 
-def _answers(
-    load: Load,
-    run: "Run",
-    items: Sequence[str],
-    asked: Mapping[str, Sequence[Any]],
-    judge: str | None,
-    answers: Path | None,
-    size: int | None,
-) -> tuple[Mapping[str, Any], str, dict[str, Any]]:
-    """The answers, who gave them, and what sum_up is to tell about them."""
-    from janus_kit.scoring import dpg_run
-    from janus_kit.scoring.vqa import open_judge, read_answers
-
-    if answers is not None:
-        found, judges, complaints = read_answers(answers)
-        name = ", ".join(sorted(judges - {""})) or answers.name
-        return found, name, {"complaints": complaints}
-    looks = open_judge(str(judge), load, device=load.keywords["device"], batch_size=size)
-    told, missing, bad = dpg_run.ask(run, items, asked, looks)
-    return told, looks.name, {"missing": missing, "bad": bad}
-
-
 def _finish(
     asked: Wanted,
     outcome: "Outcome",
     page: Callable[..., str],
     failed: Sequence[str],
     as_json: bool,
-) -> None:
+) -> NoReturn:
     """Write what is left to write, print the scores, and end."""
     from janus_kit.scoring.report import lines, write
 
@@ -394,7 +393,6 @@ def _finish(
     _end([*failed, *outcome.complaints])
 
 
-def _end(complaints: Sequence[str]) -> None:
-    """Exit with the code of what finished in part, where something is to be complained of."""
-    if complaints:
-        raise typer.Exit(console.PARTLY)
+def _end(complaints: Sequence[str]) -> NoReturn:
+    """Exit, with the code of what finished in part where something is to be complained of."""
+    raise typer.Exit(console.PARTLY if complaints else 0)

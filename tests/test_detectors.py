@@ -1,5 +1,6 @@
 """Detectors and judges of color on random weights, against slow versions of their rules."""
 
+import copy
 import json
 import types
 from collections.abc import Sequence
@@ -205,10 +206,32 @@ def test_a_detector_without_eighty_classes_is_refused(mask2former: Any) -> None:
         Segmenter(mask2former, DetectorFacts(name="tiny"), batch_size=0)
 
 
+def test_a_detector_of_another_kind_is_refused(tmp_path: Path) -> None:
+    from transformers import DetrConfig, DetrForSegmentation, ResNetConfig
+
+    config = DetrConfig(
+        num_labels=80, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, encoder_attention_heads=8, decoder_attention_heads=8, num_queries=4,
+        use_timm_backbone=False, use_pretrained_backbone=False,
+        backbone_config=ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1],
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        ),
+    )  # fmt: skip
+    DetrForSegmentation(config).save_pretrained(tmp_path / "detr")
+    with pytest.raises(ScoringError, match="is a detr, and mask2former or maskformer is read"):
+        open_detector(str(tmp_path / "detr"), device="cpu")
+
+
 def test_a_segmenter_opens_a_folder(mask2former: Any, tmp_path: Path) -> None:
     mask2former.save_pretrained(tmp_path / "tiny")
     found = open_detector(str(tmp_path / "tiny"), device="cpu")
     assert found.facts.notes == ("another detector than the published one",)
+    other = copy.deepcopy(mask2former)
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    other.save_pretrained(tmp_path / "other")
+    assert open_detector(str(tmp_path / "other"), device="cpu").facts.version != found.facts.version
     with pytest.raises(ScoringError, match="cannot be loaded as a segmentation model"):
         open_detector(str(tmp_path / "none"), device="cpu")
 
@@ -357,6 +380,8 @@ def test_a_detector_plugs_in_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "        return []\n"
         "def none():\n"
         "    return 3\n"
+        "def broken():\n"
+        "    return 1 / 0\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     found = open_detector("mine:Mine")
@@ -365,8 +390,11 @@ def test_a_detector_plugs_in_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [thing.label for thing in found.detect([Image.new("RGB", (2, 2))])[0]] == ["cat"]
     with pytest.raises(ScoringError, match="for each of the 1 pictures"):
         open_detector("mine:Short").detect([Image.new("RGB", (2, 2))])
+    assert len(found.facts.version) == 10  # of its source, so that another is looked with anew
     with pytest.raises(ScoringError, match="has no detect"):
         open_detector("mine:none")
+    with pytest.raises(ScoringError, match="ZeroDivisionError: division by zero"):
+        open_detector("mine:broken")
     for name in ("mine:other", "nowhere:at_all"):
         with pytest.raises(ScoringError, match="cannot be imported"):
             open_detector(name)

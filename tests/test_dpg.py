@@ -1,4 +1,4 @@
-"""DPG-Bench without a model: questions, the two kinds of scores, and the tiles of a picture."""
+"""DPG-Bench without a model: questions, and the two kinds of scores."""
 
 import csv
 import subprocess
@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from janus_kit.errors import ImageError, OptionError, ScoringError
+from janus_kit.errors import OptionError, ScoringError
 from janus_kit.scoring import dpg, fetch
 from janus_kit.scoring.dpg import Question, Report, is_yes, load_prompts, load_questions, score
-from janus_kit.scoring.tiles import find_items, grid_of, load_tiles, split
 
 COLUMNS = [
     *("item_id", "text", "keywords", "proposition_id", "dependency"),
@@ -217,7 +214,7 @@ def test_holes_in_the_answers_fail_their_items() -> None:
     report = score(asked, answers, pic_num=2)
     assert list(report.items) == ["a"]
     assert report.failed == {
-        "b": "b: tile 1 is not answered; there are 1 of 2",
+        "b": "b: tile 1 is not answered; there are 1 of 2, counted from 0",
         "c": "c: tile 0 has no answer to question 1",
         "d": "d: there is no answer about it",
         "e": "there is no question about it",
@@ -234,7 +231,31 @@ def test_nothing_scored_has_no_score() -> None:
 
 def test_answers_out_of_json_are_the_same() -> None:
     asked = questions(("a", 1, (0,), "e"))
-    assert score(asked, {"a": {0: {"1": "yes"}}}, pic_num=1).overall == 100
+    for tiles in ({0: {"1": "yes"}}, {"0": {"1": "yes"}}, [{"1": "yes"}]):
+        assert score(asked, {"a": tiles}, pic_num=1).overall == 100
+
+
+@pytest.mark.parametrize(
+    ("tiles", "message"),
+    [
+        ({"1": {"1": "yes"}}, "a: tile 0 is not answered; there are 1 of 1, counted from 0"),
+        ("yes", "a: its answers must be a list of tiles, or tiles by number, not 'yes'"),
+        (None, "a: its answers must be a list of tiles, or tiles by number, not None"),
+        (["yes"], "a: tile 0 must hold answers by the ids of questions, not 'yes'"),
+        ({0: ["yes"]}, "a: tile 0 must hold answers by the ids of questions, not ['yes']"),
+    ],
+)
+def test_answers_of_another_shape_fail_their_item(tiles: object, message: str) -> None:
+    asked = questions(("a", 1, (0,), "e"), ("b", 1, (0,), "e"))
+    report = score(asked, {"a": tiles, "b": said("y")}, pic_num=1)
+    assert report.failed == {"a": message}
+    assert report.overall == 100
+
+
+def test_answers_that_are_no_mapping_are_refused() -> None:
+    answers: Any = [said("y")]
+    with pytest.raises(ScoringError, match="answers must be a mapping by item_id"):
+        score(questions(("a", 1, (0,), "e")), answers)
 
 
 @st.composite
@@ -331,56 +352,6 @@ def test_the_questions_are_fetched_once_and_only_the_published_ones(
     monkeypatch.setattr(fetch.urllib.request, "urlopen", fail)
     with pytest.raises(ScoringError, match="check the network, or give --questions"):
         fetch.fetch_dpg()
-
-
-def colored(*colors: str, size: tuple[int, int] = (5, 3)) -> list[Image.Image]:
-    return [Image.new("RGB", size, color) for color in colors]
-
-
-def test_a_grid_is_split_as_it_was_put_together() -> None:
-    tiles = colored("red", "green", "blue", "white")
-    found = split(grid_of(tiles))
-    assert [tile.getpixel((0, 0)) for tile in found] == [t.getpixel((4, 2)) for t in tiles]
-    assert [tile.size for tile in found] == [(5, 3)] * 4
-    assert [np.asarray(tile).tolist() for tile in split(grid_of(tiles), 3)] == [
-        np.asarray(tile).tolist() for tile in tiles[:3]
-    ]
-    assert split(tiles[0], 1) == tiles[:1] == [grid_of(tiles[:1])]
-    with pytest.raises(ScoringError, match="even sides"):
-        split(tiles[0])
-    with pytest.raises(OptionError, match="pic_num"):
-        split(tiles[0], 5)
-
-
-def test_pictures_of_items_are_grids_or_folders(tmp_path: Path) -> None:
-    grid_of(colored("red", "green", "blue", "white")).save(tmp_path / "a1.grid.png")
-    (tmp_path / "b2").mkdir()
-    for number, tile in enumerate(colored("red", "blue")):
-        tile.save(tmp_path / "b2" / f"{9 + number}.png")
-    (tmp_path / "results.txt").write_text("0.5")
-    found = find_items(tmp_path)
-    assert list(found) == ["a1", "b2"]
-    assert [file.name for file in found["b2"]] == ["9.png", "10.png"]
-    assert [tile.getpixel((0, 0)) for tile in load_tiles(found["b2"], 2)] == [
-        (255, 0, 0),
-        (0, 0, 255),
-    ]
-    assert len(load_tiles(found["a1"], 4)) == 4
-    with pytest.raises(ScoringError, match="holds 2 tiles, not 4"):
-        load_tiles(found["b2"], 4)
-
-
-def test_pictures_that_cannot_be_used_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ScoringError, match="is not a folder"):
-        find_items(tmp_path / "none")
-    with pytest.raises(ScoringError, match="holds no picture"):
-        find_items(tmp_path)
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match="cannot be read"):
-        load_tiles(find_items(tmp_path)["a"], 1)
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(ScoringError, match="another picture"):
-        find_items(tmp_path)
 
 
 def test_the_arithmetic_needs_no_torch() -> None:

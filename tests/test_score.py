@@ -94,10 +94,7 @@ def test_a_finished_run_does_nothing_again(scored: Run) -> None:
     before = len(sees.calls)
     assert scored(*SMALL, "-o", "a").code == 0
     assert len(sees.calls) == before
-    assert json.loads(Path("a/summary.json").read_text())["run"]["speed"].keys() == {
-        "detecting",
-        "colors",
-    }
+    assert json.loads(Path("a/summary.json").read_text())["run"]["speed"] == {}
 
 
 def test_another_picture_is_looked_at_anew(scored: Run) -> None:
@@ -109,7 +106,7 @@ def test_another_picture_is_looked_at_anew(scored: Run) -> None:
 
 
 def test_shards_together_equal_one_run(scored: Run) -> None:
-    many = (*GENEVAL, "--tasks", "colors", "--samples", 1, "--limit", 17)
+    many = (*GENEVAL, "--tasks", "colors", "--samples", 1, "--limit", 33)
     scored(*many, "-o", "a")
     for shard in ("3/3", "1/3", "2/3"):
         ended = scored(*many, "-o", "b", "--shard", shard)
@@ -234,6 +231,10 @@ def test_prompts_of_others_are_scored_too(scored: Run, tmp_path: Path) -> None:
         (("--threshold", "0.01"), "threshold must be from 0.05"),
         (("--detector", "nowhere:Sees"), "cannot be imported"),
         (("--predict-only", "--score-only"), "not both"),
+        (("--steps", "5"), "are those of --diffusers"),
+        (("--diffusers", "x", "--temperature", "1"), "takes no --temperature"),
+        (("--overwrite", "--shard", "1/2"), "removes other shards' pictures"),
+        (("--seed", str(2**64)), "seed must be from 0"),
         (("--images", "x", "--diffusers", "y"), "is not a folder"),
         (("--samples", "1001"), "samples must be"),
         (("--names", "toaster", "--tasks", "color_attr"), "no prompt is left"),
@@ -258,6 +259,101 @@ def test_a_baseline_is_compared_prompt_by_prompt(scored: Run) -> None:
     assert "against a/summary.json: " in ended.out
     ended = scored(*SMALL, "--score-only", "-o", "b", "--baseline", "none.json")
     assert (ended.code, "none.json: cannot be read" in ended.err) == (2, True)
+
+
+def test_runs_that_were_judged_apart_are_not_called_different(scored: Run) -> None:
+    scored(*SMALL, "-o", "a")
+    shutil.copytree("a", "b")
+    ended = scored(*SMALL, "-o", "b", "--threshold", 0.5, "--baseline", "a/summary.json")
+    assert ended.code == 0, ended.err
+    verdict = summary("b")["against_baseline"]["overall"]["verdict"]
+    assert verdict == "no telling: judged with detector's threshold 0.5 here and 0.3 there"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"correct": None}, "has a wrong value"),
+        ({"correct": "maybe"}, "has a wrong value"),
+        ({"tag": ["colors"]}, "has a wrong value"),
+    ],
+)
+def test_a_broken_baseline_is_told_before_anything_is_drawn(
+    scored: Run, change: dict[str, Any], message: str
+) -> None:
+    scored(*SMALL, "-o", "a")
+    row = json.loads(results("a").splitlines()[0])
+    Path("a/results.jsonl").write_text(json.dumps({**row, **change}) + "\n")
+    ended = scored(*SMALL, "-o", "b", "--baseline", "a/summary.json")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert message in ended.err
+    assert not Path("b").exists()
+
+
+def test_overwriting_looks_anew_at_others_pictures(scored: Run) -> None:
+    scored(*SMALL, "--predict-only", "-o", "a")
+    shutil.copytree("a/images", "others")
+    scored(*SMALL, "--images", "others", "-o", "b")
+    import sees
+
+    before = len(sees.calls)
+    scored(*SMALL, "--images", "others", "-o", "b")
+    assert len(sees.calls) == before
+    scored(*SMALL, "--images", "others", "-o", "b", "--overwrite")
+    assert len(sees.calls) > before
+    assert len(list(Path("others").rglob("*.png"))) == 12
+
+
+def test_a_shard_without_prompts_is_done(scored: Run) -> None:
+    ended = scored(*SMALL, "-o", "a", "--shard", "5/5")
+    assert ended.code == 0, ended.err
+    assert "shard 5/5 is done" in ended.out
+    assert not Path("a").exists()
+
+
+def test_two_folders_of_a_prompt_are_one(scored: Run) -> None:
+    scored(*SMALL, "-o", "a")
+    shutil.copytree("a/images", "others")
+    shutil.copytree("others/00259", "others/00700")
+    Path("others/00259/samples/0001.png").unlink()
+    Path("others/00700/samples/0000.png").unlink()
+    assert scored(*SMALL, "--images", "others", "-o", "b").code == 0
+    assert len(results("b").splitlines()) == len(results("a").splitlines())
+
+
+def test_others_prompts_are_chosen_and_counted_like_ours(scored: Run, tmp_path: Path) -> None:
+    for number, tag in enumerate(("mine", "mine", "other")):
+        samples = tmp_path / "own" / f"{number:05}" / "samples"
+        samples.mkdir(parents=True)
+        Image.new("RGB", (64, 64), "red").save(samples / "0.png")
+        asked = {"tag": tag, "include": [{"class": "cat", "count": 1}], "prompt": f"cat {number}"}
+        (samples.parent / "metadata.jsonl").write_text(json.dumps(asked))
+    mine = (*GENEVAL, "--images", "own", "--tasks", "mine")
+    assert scored(*mine, "--limit", 1, "--samples", 1, "-o", "a").code == 0
+    assert (summary("a")["scores"]["images"], set(summary("a")["scores"]["tasks"])) == (1, {"mine"})
+    ended = scored(*mine, "--samples", 2, "-o", "b")
+    assert (ended.code, "prompt 00000 has 1 of 2" in ended.err) == (2, True)
+
+
+def test_a_bad_folder_of_no_chosen_prompt_stops_nothing(scored: Run) -> None:
+    scored(*SMALL, "--predict-only", "-o", "a")
+    bad = Path("a/images/00900/metadata.jsonl")
+    bad.parent.mkdir()
+    bad.write_text("{")
+    ended = scored(*SMALL, "--score-only", "-o", "a")
+    assert ended.code == 3
+    assert "00900/metadata.jsonl: must hold one JSON object" in ended.err
+    assert summary("a")["scores"]["images"] == 12
+
+
+def test_where_no_picture_can_be_read_one_is_named(scored: Run) -> None:
+    scored(*SMALL, "--predict-only", "-o", "a")
+    for path in Path("a/images").rglob("*.png"):
+        path.write_bytes(b"no")
+    ended = scored(*SMALL, "--score-only", "-o", "a")
+    assert ended.code == 2
+    assert "no picture can be scored: " in ended.err
+    assert "00259/samples/0000.png: cannot be read" in ended.err
 
 
 def test_a_self_test_warns(scored: Run) -> None:

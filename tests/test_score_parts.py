@@ -12,6 +12,7 @@ from janus_kit.scoring.compare import compare
 from janus_kit.scoring.geneval_run import choose
 from janus_kit.scoring.page import Card, Table, page
 from janus_kit.scoring.records import Shard, blocks, kept, pack, unpack, write_whole
+from janus_kit.scoring.run import Run, Watch
 
 
 def test_differences_are_real_or_not() -> None:
@@ -50,7 +51,8 @@ def test_prompts_are_chosen_by_task_name_and_number() -> None:
     assert len(cats) >= 2
     parts = [choose(shard=Shard(i, 3)) for i in (1, 2, 3)]
     assert sorted(number for part in parts for number in part) == list(range(553))
-    assert list(parts[1])[:3] == [8, 9, 10]
+    assert list(parts[1])[:3] == [16, 17, 18]
+    assert choose(["colors"], limit=2, shard=Shard(2, 2)) == {}
 
 
 def test_a_shard_is_checked() -> None:
@@ -77,6 +79,42 @@ def test_a_block_is_made_once_for_each_key(tmp_path: Path) -> None:
     for key in ({"x": 1}, {"x": 1}, {"x": 2}):
         assert kept(tmp_path, key, make) == [{"a": 0.1}]
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("left", ['{"a": 0', '{"a": 0.1}\n', "[1]\n", ""])
+def test_a_block_that_is_cut_off_is_made_again(tmp_path: Path, left: str) -> None:
+    rows = [{"a": 0.1}, {"a": 0.2}]
+    assert kept(tmp_path, {"x": 1}, lambda: rows, 2) == rows
+    (file,) = tmp_path.iterdir()
+    file.write_text(left)
+    assert kept(tmp_path, {"x": 1}, lambda: rows, 2) == rows
+
+
+def test_what_lies_there_is_not_counted_as_speed() -> None:
+    watch = Watch()
+    with watch.stage("detecting", "pictures", 30) as advance:
+        advance(20, fresh=False)
+        advance(10, fresh=True)
+    assert watch.speed["detecting"]["pictures"] == 10
+    with watch.stage("colors", "pictures", 5) as advance:
+        advance(5, fresh=False)
+    assert "colors" not in watch.speed
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "is empty"), ("{", "cannot be read"), ("[1]\n", "no JSON object")],
+)
+def test_a_broken_note_about_pictures_is_told(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "pictures.json").write_text(text)
+    with pytest.raises(ScoringError, match=words):
+        Run(output=tmp_path).drawn_by()
+
+
+def test_seeds_are_those_of_a_generator() -> None:
+    Run(output=Path("a"), seed=2**63 - 5)
+    with pytest.raises(OptionError, match="seed must be from 0 to"):
+        Run(output=Path("a"), seed=2**63 - 4)
 
 
 def test_a_file_is_written_whole_or_not_at_all(

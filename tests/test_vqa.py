@@ -12,7 +12,14 @@ from PIL import Image
 
 from janus_kit.errors import ScoringError
 from janus_kit.pipeline import JanusPipeline
-from janus_kit.scoring.vqa import Answer, JanusJudge, TransformersJudge, read_answers
+from janus_kit.scoring.vqa import (
+    MPLUG,
+    Answer,
+    JanusJudge,
+    TransformersJudge,
+    by_mplug,
+    read_answers,
+)
 
 
 def pictures(count: int) -> list[Image.Image]:
@@ -158,6 +165,21 @@ def test_answers_of_others_are_read_with_their_holes_told(tmp_path: Path) -> Non
     assert answers == {"a": {0: {1: "yes"}, 1: {1: "no"}}}
     assert judges == {"mPLUG"}
     assert [text.split(": ")[0].rpartition(":")[2] for text in complaints] == ["5", "6", "7", "8"]
+
+
+@pytest.mark.parametrize(
+    ("judges", "all_by_it"),
+    [
+        ({f"iic/{MPLUG}"}, True),
+        ({f"damo/{MPLUG}", MPLUG, f"/models/{MPLUG}/"}, True),
+        ({f"iic/{MPLUG}", ""}, False),
+        ({f"iic/{MPLUG}", "Qwen/Qwen2.5-VL-7B-Instruct"}, False),
+        ({f"mine/not-{MPLUG}"}, False),
+        ({f"{MPLUG}.jsonl"}, False),
+    ],
+)
+def test_answers_are_mplugs_where_each_names_it(judges: set[str], all_by_it: bool) -> None:
+    assert by_mplug(judges) == all_by_it
 
 
 def test_a_file_without_answers_is_refused(tmp_path: Path) -> None:

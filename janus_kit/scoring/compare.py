@@ -12,8 +12,9 @@ from janus_kit.errors import ScoringError
 from janus_kit.scoring.records import read_rows
 from janus_kit.scoring.summary import RESAMPLES, interval_of
 
-__all__ = ["against", "compare"]
+__all__ = ["against", "baseline", "compare"]
 
+JUDGED = ("colors", "judge", "compat")  # what else a summary tells of judging
 FEWEST = 20  # prompts; fewer show no difference that could not be chance
 
 Scores = dict[str, dict[str, float]]  # task → prompt → its score, 0…1
@@ -69,8 +70,36 @@ def _difference(middle: float, drawn: Any, prompts: int) -> dict[str, Any]:
     }
 
 
-def against(path: Path, rows: Iterable[Mapping[str, Any]], benchmark: str) -> dict[str, Any]:
-    """The comparison of rows with the run whose summary.json path is; results.jsonl lies beside.
+def against(
+    path: Path, rows: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The comparison of a run's rows and summary with another's, whose summary.json path is.
+
+    Where the two were judged in different ways, no difference is called real, and it says why.
+    Raises as `baseline`.
+    """
+    benchmark = summary["benchmark"]
+    other, theirs = baseline(path, benchmark)
+    found = compare(_scores(rows, benchmark), theirs)
+    apart = _judged_apart(summary, other)
+    if apart:
+        for entry in (found["overall"], *found["tasks"].values()):
+            entry["real"] = False
+            entry["verdict"] = f"no telling: judged with {apart}"
+    return {"baseline": str(path), "drawn_by": other.get("drawn_by"), **found}
+
+
+def _judged_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """By what two runs were judged differently: "colors pixels here and CLIP there"; "" if not."""
+    pairs = [(name, one.get(name), other.get(name)) for name in JUDGED]
+    inner: list[dict[str, Any]] = [part.get("detector") or {} for part in (one, other)]
+    names = sorted({*inner[0], *inner[1]} - {"names_it_cannot_see"})
+    pairs += [(f"detector's {name}", inner[0].get(name), inner[1].get(name)) for name in names]
+    return ", ".join(f"{name} {a} here and {b} there" for name, a, b in pairs if a != b)
+
+
+def baseline(path: Path, benchmark: str) -> tuple[dict[str, Any], Scores]:
+    """A run's summary and the scores beside it, in results.jsonl.
 
     Raises ScoringError where one of them cannot be read or is of another benchmark.
     """
@@ -86,8 +115,11 @@ def against(path: Path, rows: Iterable[Mapping[str, Any]], benchmark: str) -> di
         theirs = _scores(read_rows(path.with_name("results.jsonl")), benchmark)
     except KeyError as error:
         raise ScoringError(f"{path}: its results.jsonl has no column {error}") from error
-    found = compare(_scores(rows, benchmark), theirs)
-    return {"baseline": str(path), "drawn_by": summary.get("drawn_by"), **found}
+    except (TypeError, ValueError) as error:
+        raise ScoringError(
+            f"{path}: its results.jsonl has a wrong value ({error}); score that run again"
+        ) from error
+    return summary, theirs
 
 
 def _scores(rows: Iterable[Mapping[str, Any]], benchmark: str) -> Scores:

@@ -6,8 +6,9 @@ The published detector is mmdet's Mask2Former; `segmentation.py` runs transforme
 
 import importlib
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw
 from janus_kit.errors import OptionError, ScoringError
 from janus_kit.scoring.geneval import Detection
 from janus_kit.scoring.promptset import OBJECTS, check_object
+from janus_kit.scoring.records import digest
 
 __all__ = [
     "DEFAULT",
@@ -37,6 +39,7 @@ class DetectorFacts:
     """What a summary says of a detector."""
 
     name: str
+    version: str = ""  # what tells its weights or its code from others of the name
     threshold: float = 0.3  # a thing counts above this
     counting_threshold: float = 0.9  # the same where things are counted
     names: tuple[str, ...] = OBJECTS  # that it can see at all
@@ -121,12 +124,19 @@ def _plug_in(name: str, module: str, function: str) -> Detector:
         raise ScoringError(
             f"{name}: cannot be imported ({error}); is its folder on PYTHONPATH?"
         ) from error
-    inner = make()
+    try:
+        inner = make()
+    except Exception as error:  # whatever somebody else's code raises
+        reason = f"{type(error).__name__}: {error}"
+        raise ScoringError(f"{name}: cannot be opened ({reason}); mend the function") from error
     if not callable(getattr(inner, "detect", None)):
         raise ScoringError(f"{name}: returned {type(inner).__name__}, which has no detect(images)")
     facts = getattr(inner, "facts", None)
     if not isinstance(facts, DetectorFacts):
         facts = DetectorFacts(name=name, notes=("another detector than the published one",))
+    source = getattr(sys.modules[module], "__file__", None)
+    if source and not facts.version:
+        facts = replace(facts, version=digest(Path(source))[:10])
     return _PlugIn(facts, inner)
 
 

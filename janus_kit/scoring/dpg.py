@@ -211,10 +211,12 @@ def score(
     own answer. A tile's score is the mean of its questions, an item's that of its pic_num tiles.
 
     An item fails, with a sentence, where an answer is missing or a parent unknown; the others are
-    scored. compat takes the categories from every item's last tile and the answer "yes" to the
-    letter, as the reference does; exact alone does the latter. Raises OptionError for a pic_num
-    below 1.
+    scored. Numbers may also be text, as JSON's keys are. compat takes the categories from every
+    item's last tile and the answer "yes" to the letter, as the reference does; exact alone does the
+    latter. Raises OptionError for a pic_num below 1, ScoringError for answers that are no mapping.
     """
+    if not isinstance(answers, Mapping):
+        raise ScoringError(f"answers must be a mapping by item_id, not {answers!r:.60}")
     if type(pic_num) is not int or pic_num < 1:
         raise OptionError(f"pic_num must be a whole number from 1, not {pic_num!r}")
     exact = compat if exact is None else exact
@@ -257,23 +259,44 @@ def _tiles(
     """Whether each question of an item was answered yes, tile by tile."""
     if name not in answers:
         raise ScoringError(f"{name}: there is no answer about it")
-    tiles = answers[name]
     found = []
     for number in range(pic_num):
-        try:
-            tile = tiles[number]
-        except (KeyError, IndexError):
-            raise ScoringError(
-                f"{name}: tile {number} is not answered; there are {len(tiles)} of {pic_num}"
-            ) from None
+        tile = _tile(name, answers[name], number, pic_num)
         said = {}
         for question in group:
-            answer = tile.get(question.id, tile.get(str(question.id)))  # JSON's keys are text
+            answer = _entry(tile, question.id)
             if not isinstance(answer, str):
                 raise ScoringError(f"{name}: tile {number} has no answer to question {question.id}")
             said[question.id] = is_yes(answer, exact=exact)
         found.append(said)
     return found
+
+
+def _tile(name: str, tiles: object, number: int, pic_num: int) -> Mapping[Any, Any]:
+    """The answers about one tile, by question."""
+    if isinstance(tiles, Mapping):
+        tile = _entry(tiles, number)
+    elif isinstance(tiles, Sequence) and not isinstance(tiles, str):
+        tile = tiles[number] if number < len(tiles) else None
+    else:
+        raise ScoringError(
+            f"{name}: its answers must be a list of tiles, or tiles by number, not {tiles!r:.60}"
+        )
+    if tile is None:
+        raise ScoringError(
+            f"{name}: tile {number} is not answered; there are {len(tiles)} of {pic_num}, counted "
+            "from 0"
+        )
+    if not isinstance(tile, Mapping):
+        raise ScoringError(
+            f"{name}: tile {number} must hold answers by the ids of questions, not {tile!r:.60}"
+        )
+    return tile
+
+
+def _entry(entries: Mapping[Any, Any], number: int) -> Any:
+    """What stands at a number; JSON's keys are text."""
+    return entries.get(number, entries.get(str(number)))
 
 
 def _zeroed(

@@ -134,10 +134,13 @@ class DiffusersDrawer:
         try:
             from diffusers import AutoPipelineForText2Image
         except ImportError as error:
-            raise ScoringError(f"{name}: needs diffusers ({error}); install diffusers") from error
+            raise ScoringError(
+                f"{name}: needs diffusers ({error}); install janus-kit[diffusers]"
+            ) from error
+        opener: Any = AutoPipelineForText2Image
         try:
             # The argument for a dtype has another name in every second version; `to` has not.
-            pipe = AutoPipelineForText2Image.from_pretrained(name, revision=revision)
+            pipe = opener.from_pretrained(name, revision=revision)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ScoringError(

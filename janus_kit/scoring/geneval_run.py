@@ -23,11 +23,11 @@ from janus_kit.scoring.records import Shard, blocks, write_rows, write_whole
 from janus_kit.scoring.run import Outcome, Run, now, same_pictures, versions
 from janus_kit.scoring.summary import Summary, summarize
 
-__all__ = ["Rules", "choose", "draw", "score", "see"]
+__all__ = ["Rules", "choose", "draw", "others_prompts", "score", "see"]
 
 log = logging.getLogger(__name__)
 
-BLOCK = 8  # prompts whose pictures are done together
+BLOCK = 16  # prompts whose pictures are done together; with 4 pictures, a GPU's largest batch
 SAMPLES = 4  # pictures a prompt of the published protocol
 
 
@@ -62,22 +62,26 @@ def choose(
     names: Sequence[str] = (),
     limit: int | None = None,
     shard: Shard | None = None,
+    among: Mapping[int, dict[str, Any]] | None = None,
 ) -> dict[int, dict[str, Any]]:
-    """The published prompts by number: of some tasks, with no other names, the first of each task.
+    """Prompts by number: of some tasks, with no other names, the first of each task.
 
-    Of these a shard's: every so many-th block of eight.
+    Of these a shard's: every so many-th block of sixteen, which may be none. among: what is chosen
+    from; the published prompts if None.
 
-    Raises OptionError for an unknown task or name, and where nothing is left.
+    Raises OptionError for an unknown task or name, and where nothing is left to share out.
     """
-    for given, known, what in ((tasks, TASKS, "task"), (names, OBJECTS, "name")):
+    among = dict(enumerate(prompts())) if among is None else among
+    tags = tuple(dict.fromkeys((*TASKS, *(metadata["tag"] for metadata in among.values()))))
+    for given, known, what in ((tasks, tags, "task"), (names, OBJECTS, "name")):
         for word in given:
             if word not in known:
                 raise OptionError(f"{what} must be of {', '.join(known)}, not {word!r}")
     found: dict[int, dict[str, Any]] = {}
     counts: dict[str, int] = {}
-    for number, metadata in enumerate(prompts()):
+    for number, metadata in among.items():
         tag = metadata["tag"]
-        asked = {clause["class"] for clause in metadata["include"]}
+        asked = {clause["class"] for clause in metadata.get("include", [])}
         if (tasks and tag not in tasks) or (names and not asked <= set(names)):
             continue
         counts[tag] = counts.get(tag, 0) + 1
@@ -87,6 +91,25 @@ def choose(
         raise OptionError("no prompt is left; name other tasks or more names")
     mine = (shard or Shard()).of(blocks(list(found), BLOCK))
     return {number: found[number] for block in mine for number in block}
+
+
+def others_prompts(folder: Path) -> dict[int, dict[str, Any]] | None:
+    """The prompts of a folder by number, if none of them is GenEval's; None otherwise.
+
+    Prompts that cannot be read are passed over. Raises ScoringError where the folder holds none.
+    """
+    published = {_key(metadata) for metadata in prompts()}
+    found: dict[int, dict[str, Any]] = {}
+    for place in prompt_folders(folder):
+        try:
+            images = read_folder(place)
+        except ScoringError:
+            continue
+        if images and _key(images[0].metadata) in published:
+            return None
+        if images:
+            found[int(place.name)] = images[0].metadata
+    return found or None
 
 
 def draw(
@@ -134,15 +157,16 @@ def see(
 
     Raises ScoringError where pictures are missing, unless run.partial.
     """
-    found, missing = _find(run, chosen)
+    found, missing, bad = _find(run, chosen)
+    told = bad + missing
     if missing and not run.partial:
         raise ScoringError(
-            f"{run.pictures}: pictures are missing: {missing[0]}"
-            + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else "")
+            f"{run.pictures}: pictures are missing: {told[0]}"
+            + (f" (and {len(told) - 1} more)" if len(told) > 1 else "")
             + "; draw them, give their number with --samples, or score the rest with --partial"
         )
     rows = look(run, blocks(list(found.values()), BLOCK), detector, colors, rules.of(detector))
-    return [image for images in found.values() for image in images], rows, missing
+    return [image for images in found.values() for image in images], rows, told
 
 
 def score(
@@ -166,6 +190,8 @@ def score(
             continue
         verdict = judge(image.metadata, things_of(row), color_of=_Told(colors.mark), **arguments)
         results.append(result_row(row["file"], image.metadata, verdict))
+    if not results:
+        raise ScoringError(f"{run.pictures}: no picture can be scored: {complaints[0]}")
     write_rows(run.output / "results.jsonl", results)
     summary = _summary(run, results, detector, colors, arguments, complaints, warnings)
     write_whole(run.output / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -184,43 +210,42 @@ class _Told:
 
 def _find(
     run: Run, chosen: Mapping[int, Mapping[str, Any]]
-) -> tuple[dict[int, list[FoundImage]], list[str]]:
-    """The pictures of the chosen prompts by number, and sentences about what is missing.
+) -> tuple[dict[int, list[FoundImage]], list[str], list[str]]:
+    """The pictures of the chosen prompts by number, and sentences about what is missing and bad.
 
-    In a folder that holds none of the published prompts, others' prompts are scored.
+    Of a folder's prompts those that are neither chosen nor published are left out.
     """
-    missing, strangers = [], {}
+    missing, bad, strangers = [], [], 0
     by_prompt: dict[str, list[FoundImage]] = {}
-    published = {_key(metadata) for metadata in prompts()}
+    known = {_key(metadata) for metadata in (*prompts(), *chosen.values())}
     for folder in prompt_folders(run.pictures):
         try:
-            images = read_folder(folder)[: run.samples]
+            images = read_folder(folder)
         except ScoringError as error:
-            missing.append(str(error))
+            bad.append(str(error))
             continue
         prompt = _key(images[0].metadata) if images else ""
-        if prompt in published:
-            by_prompt.setdefault(prompt, images)
-        elif images:
-            strangers[int(folder.name)] = images
-    if not by_prompt and strangers:
-        return strangers, missing
+        if prompt in known:
+            by_prompt.setdefault(prompt, []).extend(images)
+        else:
+            strangers += bool(images)
     if strangers:
         log.warning(
             "%s: %d folders with prompts that are not GenEval's are left out",
             run.pictures,
-            len(strangers),
+            strangers,
         )
     found = {}
     for number, metadata in chosen.items():
-        images = by_prompt.get(_key(metadata), [])
+        images = by_prompt.get(_key(metadata), [])[: run.samples]
         if images:
             found[number] = [FoundImage(image.path, dict(metadata)) for image in images]
         if len(images) < run.samples:
             missing.append(f"prompt {number:05} has {len(images)} of {run.samples}")
     if not found:
-        raise ScoringError(f"{run.pictures}: none of the chosen prompts has a picture")
-    return found, missing
+        reason = f": {bad[0]}" if bad else ""
+        raise ScoringError(f"{run.pictures}: none of the chosen prompts has a picture{reason}")
+    return found, missing, bad
 
 
 def _key(metadata: Mapping[str, Any]) -> str:
@@ -252,6 +277,7 @@ def _summary(
         "prompts_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
         "detector": {
             "name": facts.name,
+            "version": facts.version,
             "names_it_cannot_see": [name for name in OBJECTS if name not in facts.names],
             **arguments,
         },
@@ -281,7 +307,7 @@ def _notes(
     if total.samples != (SAMPLES, SAMPLES):
         few, many = total.samples
         count = f"{few}" if few == many else f"{few} to {many}"
-        notes.append(f"{count} pictures a prompt, not {SAMPLES}")
+        notes.append(f"{count} {'picture' if many == 1 else 'pictures'} a prompt, not {SAMPLES}")
     usual = {**asdict(Rules()), "threshold": 0.3, "counting_threshold": 0.9}
     notes += [
         f"{name} is {arguments[name]}, not {value}"

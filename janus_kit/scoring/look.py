@@ -37,29 +37,38 @@ def look(
     seen = []
     with run.watch.stage("detecting", "pictures", sum(map(len, parts))) as advance:
         for part in parts:
-            seen.append(_detect(run, part, detector))
-            advance(len(part))
+            things, fresh = _detect(run, part, detector)
+            seen.append(things)
+            advance(len(part), fresh)
     rows = []
     with run.watch.stage("colors", "pictures", sum(map(len, parts))) as advance:
         for part, things in zip(parts, seen, strict=True):
-            rows += _color(run, part, things, colors, arguments)
-            advance(len(part))
+            told, fresh = _color(run, part, things, colors, arguments)
+            rows += told
+            advance(len(part), fresh)
     return rows
 
 
-def _detect(run: Run, part: Sequence[FoundImage], detector: Detector) -> list[dict[str, Any]]:
+def _detect(
+    run: Run, part: Sequence[FoundImage], detector: Detector
+) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of a block, and whether they were made just now."""
     files = {image.path: digest(image.path) for image in part}
     names = [str(path.relative_to(run.pictures)) for path in files]
     facts = detector.facts
     key = {
         "stage": "detect",
         "version": 1,
-        "detector": facts.name,
+        "detector": [facts.name, facts.version],
         "files": list(zip(names, files.values(), strict=True)),
         "asked": [image.metadata for image in part],
     }
 
+    fresh = False
+
     def make() -> list[dict[str, Any]]:
+        nonlocal fresh
+        fresh = True
         pictures: list[Image.Image] = []
         rows: list[dict[str, Any]] = []
         for path, name in zip(files, names, strict=True):
@@ -78,7 +87,7 @@ def _detect(run: Run, part: Sequence[FoundImage], detector: Detector) -> list[di
             row["things"] = [_thing(t, t.label in asked) for t in things if t.score > FLOOR]
         return rows
 
-    return kept(run.kept, key, make)
+    return kept(run.kept, key, make, len(part)), fresh
 
 
 def _thing(thing: Detection, masked: bool) -> dict[str, Any]:
@@ -104,8 +113,8 @@ def _color(
     rows: Sequence[dict[str, Any]],
     colors: ColorJudge,
     arguments: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """The rows of a block with the colors of the things that the verdict will ask about."""
+) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of a block with the colors that the verdict will ask about; as _detect."""
     wanted: list[tuple[int, int]] = []  # of which row, which thing
     loaded: dict[int, list[Detection]] = {}
     for number, (image, row) in enumerate(zip(part, rows, strict=True)):
@@ -128,12 +137,16 @@ def _color(
         "things": [[rows[n]["sha256"], rows[n]["things"][place]] for n, place in wanted],
     }
 
+    fresh = False
+
     def make() -> list[dict[str, Any]]:
+        nonlocal fresh
+        fresh = True
         open_files = {number: _load(part[number].path) for number, _ in wanted}
         things = [(open_files[number], loaded[number][place]) for number, place in wanted]
         return [{"color": color} for color in (colors.colors(things) if things else [])]
 
-    told = kept(run.kept, key, make) if wanted else []
+    told = kept(run.kept, key, make, len(wanted)) if wanted else []
     done = [
         {
             **row,
@@ -145,7 +158,7 @@ def _color(
     ]
     for (number, place), row in zip(wanted, told, strict=True):
         done[number]["things"][place]["color"] = row["color"]
-    return done
+    return done, fresh
 
 
 def things_of(row: Mapping[str, Any]) -> list[Detection]:

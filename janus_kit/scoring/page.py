@@ -40,6 +40,7 @@ class Table:
     columns: Sequence[str]
     ours: Sequence[tuple[float, tuple[float, float] | None] | None]
     others: Mapping[str, Sequence[float]]
+    caution: str = ""  # about the others, said below
 
 
 def geneval_page(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], root: Path) -> str:
@@ -138,7 +139,7 @@ def _table(table: Table, name: str) -> str:
     return (
         f"<div class='wide'><table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}"
         f"</tbody></table></div><p><small>Percent; below this run's, 95 % intervals by prompt. The "
-        f"others: {_text(SOURCE)}.</small></p>"
+        f"others: {_text(SOURCE)}. {_text(table.caution)}</small></p>"
     )
 
 

@@ -67,12 +67,22 @@ def blocks(things: Sequence[T], size: int) -> list[list[T]]:
     return [list(things[start : start + size]) for start in range(0, len(things), size)]
 
 
-def kept(folder: Path, key: Mapping[str, Any], make: Callable[[], list[Row]]) -> list[Row]:
-    """The rows of a block: read where they were made before by the same key, else made and kept."""
+def kept(
+    folder: Path, key: Mapping[str, Any], make: Callable[[], list[Row]], count: int | None = None
+) -> list[Row]:
+    """The rows of a block: read where they were made before by the same key, else made and kept.
+
+    count: how many there are; a file that has another number, or is none of ours, is made again.
+    """
     name = hashlib.sha256(to_json(key).encode()).hexdigest()[:24]
     path = folder / f"{name}.jsonl"
     if path.is_file():
-        return read_rows(path)
+        try:
+            rows = read_rows(path)
+        except ScoringError:
+            rows = None
+        if rows is not None and count in (None, len(rows)):
+            return rows
     write_rows(path, make())
     return read_rows(path)  # a resumed run and this one see the same numbers
 

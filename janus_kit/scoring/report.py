@@ -22,7 +22,7 @@ def write(
     summary = dict(outcome.summary)
     rows = read_rows(run.output / "results.jsonl")
     if baseline is not None:
-        summary["against_baseline"] = against(baseline, rows, summary["benchmark"])
+        summary["against_baseline"] = against(baseline, rows, summary)
         write_whole(run.output / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_whole(run.output / "report.html", page(summary=summary, rows=rows))
     return summary

@@ -22,6 +22,7 @@ __all__ = ["Outcome", "Run", "Watch", "now", "same_pictures", "versions"]
 log = logging.getLogger(__name__)
 
 SETTINGS = "pictures.json"  # by what the pictures of a run folder were drawn
+LAST = 2**63 - 1  # of the seeds that a generator takes
 KEPT = "stages"  # folder of the stages' blocks
 PACKAGES = ("janus-kit", "torch", "transformers", "diffusers", "ai-edge-litert", "numpy", "pillow")
 
@@ -33,15 +34,20 @@ class Watch:
     speed: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A stage over total units; yields advance(count). A log that tells INFO shows a bar."""
+    def stage(self, name: str, unit: str, total: int) -> Iterator[Callable[..., None]]:
+        """A stage over total units; yields advance(count, fresh): whether that was done just now.
+
+        A log that tells INFO shows a bar.
+        """
         start, done = time.monotonic(), 0
         show = total > 0 and log.isEnabledFor(logging.INFO)
         with steps_bar(name, unit, total, show) as advance:
 
-            def count(number: int) -> None:
-                nonlocal done
-                done += number
+            def count(number: int, fresh: bool = True) -> None:
+                nonlocal done, start
+                if not done and not fresh:
+                    start = time.monotonic()  # what lies there is not timed
+                done += number if fresh else 0
                 advance(number)
 
             yield count
@@ -69,6 +75,8 @@ class Run:
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= 1000:
             raise OptionError(f"samples must be from 1 to 1000, not {self.samples}")
+        if not 0 <= self.seed <= LAST - self.samples:
+            raise OptionError(f"seed must be from 0 to {LAST - self.samples}, not {self.seed}")
         if self.images is not None and not self.images.is_dir():
             raise ScoringError(f"{self.images}: is not a folder of pictures")
 
@@ -82,12 +90,16 @@ class Run:
         """The folder of the stages' blocks."""
         return self.output / KEPT
 
+    def forget(self) -> None:
+        """Remove what the stages have found."""
+        shutil.rmtree(self.kept, ignore_errors=True)
+
     def drawn_by(self) -> dict[str, Any]:
         """By what the pictures were drawn, as was noted then; of others', where they lie."""
         path = self.output / SETTINGS
         if self.images is not None:
             return {"images": str(self.images)}
-        return read_rows(path)[0] if path.is_file() else {"images": str(self.pictures)}
+        return _settings(path) if path.is_file() else {"images": str(self.pictures)}
 
 
 @dataclass(frozen=True)
@@ -113,13 +125,21 @@ def same_pictures(run: Run, facts: Mapping[str, Any], *, overwrite: bool = False
     if not path.is_file() or not any((run.output / "images").glob("**/*.png")):
         write_whole(path, to_json(now) + "\n")
         return
-    before = read_rows(path)[0]
+    before = _settings(path)
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
             raise OptionError(
                 f"{run.output}: holds pictures drawn with {name} {before.get(name)}, not "
                 f"{now.get(name)}; take another -o, or --overwrite"
             )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a run noted about its pictures; raises ScoringError where the file is another."""
+    rows = read_rows(path)
+    if not rows:
+        raise ScoringError(f"{path}: is empty; draw anew with --overwrite, or into another -o")
+    return rows[0]
 
 
 def versions() -> dict[str, str]:

@@ -5,8 +5,10 @@ were made with. transformers' own post-processing squeezes masks to 384×384 fir
 preparation stretches pictures that are not square where mmdet pads them.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from janus_kit.errors import OptionError, ScoringError
 from janus_kit.scoring.detectors import DEFAULT, FLOOR, DetectorFacts
 from janus_kit.scoring.geneval import Detection
 from janus_kit.scoring.promptset import OBJECTS
+from janus_kit.scoring.records import digest
 
 __all__ = ["Prepared", "Segmenter", "instances", "prepare"]
 
@@ -28,6 +31,7 @@ STRIDE = 32  # its sides are then padded to a multiple of this, right and below,
 GREY = 128  # with this level
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
+KINDS = ("mask2former", "maskformer")  # those that read and give what is done here
 MOST = 100  # pairs of query and class that are looked at
 
 
@@ -99,6 +103,14 @@ def _box(mask: "np.ndarray[Any, np.dtype[np.bool_]]") -> tuple[float, float, flo
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
+def _version(name: str, config: Any) -> str:
+    """The commit of a hub id, or a digest of a folder's weights."""
+    if not Path(name).is_dir():
+        return str(getattr(config, "_commit_hash", None) or "")
+    files = sorted(Path(name).glob("*.safetensors")) or sorted(Path(name).glob("*.bin"))
+    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()[:10]
+
+
 class Segmenter:
     """A detector of transformers, such as Mask2Former."""
 
@@ -111,12 +123,19 @@ class Segmenter:
         long: int = LONG,
         short: int = SHORT,
     ) -> None:
-        """Raises ScoringError for a model without 80 classes: labels are mapped by their index."""
+        """Raises ScoringError for a model without 80 classes, since labels are mapped by their
+        index, and for one of another kind."""
         count = int(model.config.num_labels)
         if count != len(OBJECTS):
             raise ScoringError(
                 f"{facts.name}: has {count} classes, not the 80 of COCO; take a model of COCO "
                 "instances"
+            )
+        kind = model.config.model_type
+        if kind not in KINDS:
+            raise ScoringError(
+                f"{facts.name}: is a {kind}, and {' or '.join(KINDS)} is read; give another as "
+                "module:function"
             )
         if batch_size is not None and batch_size < 1:
             raise OptionError(f"batch_size must be 1 or more, not {batch_size}")
@@ -151,7 +170,8 @@ class Segmenter:
                 "the network, or take --detector efficientdet"
             ) from error
         notes = () if name == DEFAULT else ("another detector than the published one",)
-        return cls(model.to(place), DetectorFacts(name=name, notes=notes), batch_size=batch_size)
+        facts = DetectorFacts(name=name, version=_version(name, model.config), notes=notes)
+        return cls(model.to(place), facts, batch_size=batch_size)
 
     @torch.inference_mode()
     def detect(self, images: Sequence[Image.Image]) -> list[list[Detection]]:

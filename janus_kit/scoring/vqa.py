@@ -22,6 +22,7 @@ __all__ = [
     "JanusJudge",
     "Judge",
     "TransformersJudge",
+    "by_mplug",
     "open_judge",
     "read_answers",
 ]
@@ -193,8 +194,8 @@ def read_answers(
     """Answers made elsewhere, by item, tile and question; who gave them; and what cannot be used.
 
     A line is a JSON object with item_id, tile (from 0), question_id and answer, and judge, who gave
-    it. Of two answers to one question the later counts. Raises ScoringError for a file that cannot
-    be read or holds no answer.
+    it: "" where a line does not tell. Of two answers to one question the later counts. Raises
+    ScoringError for a file that cannot be read or holds no answer.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -218,6 +219,11 @@ def read_answers(
     if not answers:
         raise ScoringError(f"{path}: holds no answer; see janus-kit score dpg --help")
     return answers, judges, complaints
+
+
+def by_mplug(judges: Iterable[str]) -> bool:
+    """Whether each of the judges that read_answers found is the published one, from any owner."""
+    return all(judge.rstrip("/").rpartition("/")[2] == MPLUG for judge in judges)
 
 
 def _row(line: str) -> dict[str, Any] | None:
