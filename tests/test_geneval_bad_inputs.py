@@ -104,6 +104,11 @@ def test_a_detection_may_come_as_arrays() -> None:
         (lambda: judge(wish(clause()), [], max_overlap=-1), OptionError, ["max_overlap", "-1"]),
         (lambda: judge(wish(clause()), [], max_objects=0), OptionError, ["max_objects", "0"]),
         (
+            lambda: judge(wish(clause()), [], max_objects=1.5),  # type: ignore[arg-type]
+            OptionError,
+            ["max_objects", "1.5"],
+        ),
+        (
             lambda: judge(wish(clause()), [], position_threshold=-0.1),
             OptionError,
             ["position_threshold", "-0.1"],

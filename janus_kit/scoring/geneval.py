@@ -335,7 +335,7 @@ def _check_options(
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise OptionError(f"{name} must be from 0 to 1, not {share}")
-    if max_objects < 1:
-        raise OptionError(f"max_objects must be 1 or more, not {max_objects}")
+    if not isinstance(max_objects, int) or max_objects < 1:
+        raise OptionError(f"max_objects must be a whole number from 1, not {max_objects}")
     if not 0 <= position_threshold < math.inf:
         raise OptionError(f"position_threshold must be 0 or more, not {position_threshold}")
