@@ -1,5 +1,6 @@
 """Judges of color: a CLIP of random weights against a slow version of the protocol, and pixels."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def test_clip_tells_colors_as_the_protocol_says(clip: Path) -> None:
     from transformers import AutoTokenizer, CLIPModel
 
     judge = ClipColors.open(str(clip), device="cpu")
+    weights = hashlib.sha256((clip / "model.safetensors").read_bytes()).hexdigest()
+    assert judge.version == hashlib.sha256(weights.encode()).hexdigest()[:10]
     judge._batch = 2
     asked = [pair for seed in range(4) for pair in things(picture((40, 30), seed), 3)]
     found = judge.colors(asked)

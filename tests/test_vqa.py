@@ -1,6 +1,7 @@
 """Who answers DPG-Bench's questions: tiny models with random weights, and files."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,9 @@ def llava(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> P
 
 def test_a_batch_answers_what_single_questions_do(llava: Path) -> None:
     judge = TransformersJudge.open(str(llava), device="cpu", batch_size=3)
+    name, _, version = judge.name.rpartition(" ")
+    assert name == str(llava)
+    assert re.fullmatch("[0-9a-f]{10}", version)  # of its weights
     questions = ["Is it a cat?", "Are there two green dogs and birds?", "red?", "Is it blue?"]
     shown = pictures(4)
     together = judge.answer(shown, questions)

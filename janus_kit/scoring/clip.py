@@ -19,6 +19,7 @@ from janus_kit.scoring.colors import (
     crop_for_color,
 )
 from janus_kit.scoring.geneval import Detection
+from janus_kit.scoring.records import weights_version
 
 __all__ = ["PUBLISHED", "ClipColors", "ColorJudge", "Pixels", "clip_pixels", "open_colors"]
 
@@ -33,6 +34,7 @@ class ColorJudge(Protocol):
     """Tells the colors of things."""
 
     name: str
+    version: str  # what tells its weights from others of the name; empty for none
     mark: str  # what it says against comparing with published scores; empty for nothing
 
     def colors(self, things: Sequence[Thing]) -> list[str]:
@@ -44,6 +46,7 @@ class Pixels:
     """Hue and lightness inside the mask or the box; no weights."""
 
     name = "pixels"
+    version = ""
     mark = NOT_COMPARABLE
 
     def colors(self, things: Sequence[Thing]) -> list[str]:
@@ -76,11 +79,13 @@ class ClipColors:
         tokenizer: Any,
         name: str,
         *,
+        version: str = "",
         batch_size: int = 32,
         background: str = "#999",
         crop: bool = True,
     ) -> None:
         self.name = name
+        self.version = version
         usual = name == PUBLISHED and background == "#999" and crop
         self.mark = "" if usual else NOT_COMPARABLE
         self._model = model.eval()
@@ -106,7 +111,8 @@ class ClipColors:
                 f"{name}: cannot be loaded as a CLIP model ({reason}); check the name and the "
                 "network, or take --colors pixels"
             ) from error
-        return cls(model.to(place), tokenizer, name)
+        version = weights_version(name, model.config)
+        return cls(model.to(place), tokenizer, name, version=version)
 
     @torch.inference_mode()
     def colors(self, things: Sequence[Thing]) -> list[str]:

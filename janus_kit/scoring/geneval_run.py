@@ -282,6 +282,7 @@ def _summary(
             **arguments,
         },
         "colors": colors.name,
+        "colors_version": colors.version,
         "missing": list(complaints),
         "versions": versions(),
         "run": {"date": now(), "speed": run.watch.speed},

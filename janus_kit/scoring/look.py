@@ -133,7 +133,7 @@ def _color(
     key = {
         "stage": "color",
         "version": 1,
-        "judge": colors.name,
+        "judge": [colors.name, colors.version],
         "things": [[rows[n]["sha256"], rows[n]["things"][place]] for n, place in wanted],
     }
 

@@ -28,6 +28,7 @@ __all__ = [
     "read_rows",
     "to_json",
     "unpack",
+    "weights_version",
     "write_rows",
     "write_whole",
 ]
@@ -91,6 +92,17 @@ def digest(path: Path) -> str:
     """A file's SHA-256, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_version(name: str, config: Any) -> str:
+    """What tells the weights of a model of transformers from others of the name.
+
+    The commit of a hub id, or ten digits of a digest of a folder's weights.
+    """
+    if not Path(name).is_dir():
+        return str(getattr(config, "_commit_hash", None) or "")
+    files = sorted(Path(name).glob("*.safetensors")) or sorted(Path(name).glob("*.bin"))
+    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()[:10]
 
 
 def write_whole(path: Path, data: str | bytes) -> None:

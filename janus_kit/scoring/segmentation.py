@@ -5,10 +5,8 @@ were made with. transformers' own post-processing squeezes masks to 384×384 fir
 preparation stretches pictures that are not square where mmdet pads them.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from janus_kit.errors import OptionError, ScoringError
 from janus_kit.scoring.detectors import DEFAULT, FLOOR, DetectorFacts
 from janus_kit.scoring.geneval import Detection
 from janus_kit.scoring.promptset import OBJECTS
-from janus_kit.scoring.records import digest
+from janus_kit.scoring.records import weights_version
 
 __all__ = ["Prepared", "Segmenter", "instances", "prepare"]
 
@@ -103,14 +101,6 @@ def _box(mask: "np.ndarray[Any, np.dtype[np.bool_]]") -> tuple[float, float, flo
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
-def _version(name: str, config: Any) -> str:
-    """The commit of a hub id, or a digest of a folder's weights."""
-    if not Path(name).is_dir():
-        return str(getattr(config, "_commit_hash", None) or "")
-    files = sorted(Path(name).glob("*.safetensors")) or sorted(Path(name).glob("*.bin"))
-    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()[:10]
-
-
 class Segmenter:
     """A detector of transformers, such as Mask2Former."""
 
@@ -170,7 +160,7 @@ class Segmenter:
                 "the network, or take --detector efficientdet"
             ) from error
         notes = () if name == DEFAULT else ("another detector than the published one",)
-        facts = DetectorFacts(name=name, version=_version(name, model.config), notes=notes)
+        facts = DetectorFacts(name=name, version=weights_version(name, model.config), notes=notes)
         return cls(model.to(place), facts, batch_size=batch_size)
 
     @torch.inference_mode()

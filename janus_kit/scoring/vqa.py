@@ -12,6 +12,7 @@ from PIL import Image
 
 from janus_kit import loading
 from janus_kit.errors import ScoringError
+from janus_kit.scoring.records import weights_version
 
 if TYPE_CHECKING:
     from janus_kit.pipeline import JanusPipeline
@@ -124,7 +125,8 @@ class TransformersJudge:
                 f"{name}: cannot be loaded as a vision-language model ({reason}); check the name "
                 "and the network, or take --judge self"
             ) from error
-        return cls(model.to(place), processor, name, batch_size=batch_size or 8)
+        told = f"{name} {weights_version(name, model.config)}".rstrip()
+        return cls(model.to(place), processor, told, batch_size=batch_size or 8)
 
     def _first_ids(self, word: str) -> list[int]:
         """The first tokens of a word's spellings."""
