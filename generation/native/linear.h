@@ -15,7 +15,7 @@
 #include <immintrin.h>
 #endif
 
-enum { PLAIN, AVX2, AVX512 };              /* instructions for packed matrices */
+enum { PLAIN, AVX2, AVX512 };              /* instructions; PLAIN: what the compiler makes of it */
 
 typedef struct { /* n rows of a matrix */
     const void *weight;
@@ -122,6 +122,74 @@ EVERY_CPU static void plain(int half, const void *weight, const float *x, float 
 #define V512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 #define B512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 #define V256 __attribute__((target("avx2,fma")))
+
+/* Eight numbers, widened by one instruction, which compilers do not find. */
+V256 INLINE __m256 eight(const void *p, int64_t at, int half) {
+    if (!half) return _mm256_loadu_ps((const float *)p + at);
+    __m128i v = _mm_loadu_si128((const __m128i *)((const uint16_t *)p + at));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+
+/* R rows of x and C of the matrix, as block() in no more than 16 registers. ahead: fetch what is
+ * read after it; the short rows of small models end before a CPU sees where they lead. */
+V256 INLINE void tile(const int R, const int C, int ahead, int half, const void *w, const float *x,
+                      float *y, int64_t wide, int64_t k) {
+    __m256 sum[4][4];
+    int64_t i = 0;
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        UNROLL
+        for (int c = 0; c < C; c++) sum[r][c] = _mm256_setzero_ps();
+    }
+    for (; i + WIDTH <= k; i += WIDTH) {
+        __m256 a[4];
+        if (ahead) __builtin_prefetch((const char *)w + 2048 + i * C * (half ? 2 : 4));
+        UNROLL
+        for (int c = 0; c < C; c++) a[c] = eight(w, c * k + i, half);
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            __m256 b = _mm256_loadu_ps(x + r * k + i);
+            UNROLL
+            for (int c = 0; c < C; c++) sum[r][c] = _mm256_fmadd_ps(a[c], b, sum[r][c]);
+        }
+    }
+    float rest[4][4] = {{0}};
+    for (; i < k; i++)
+        for (int c = 0; c < C; c++)
+            for (int r = 0; r < R; r++) rest[r][c] += number(w, c * k + i, half) * x[r * k + i];
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        UNROLL
+        for (int c = 0; c < C; c++) y[r * wide + c] = total((Lanes)sum[r][c]) + rest[r][c];
+    }
+}
+
+V256 INLINE void tiles(const int C, int half, const void *w, const float *x, float *y, int64_t rows,
+                       int64_t wide, int64_t k) {
+    int64_t r = 0;
+    if (rows >= 4) tile(4, C, 1, half, w, x, y, wide, k), r = 4; /* the rest finds them near */
+    for (; r + 4 <= rows; r += 4) tile(4, C, 0, half, w, x + r * k, y + r * wide, wide, k);
+    if (r + 2 <= rows) tile(2, C, 1, half, w, x + r * k, y + r * wide, wide, k), r += 2;
+    if (r < rows) tile(1, C, 1, half, w, x + r * k, y + r * wide, wide, k);
+}
+
+V256 static void plain_avx2(int half, const void *weight, const float *x, float *y, int64_t rows,
+                            int64_t wide, int64_t k, int64_t from, int64_t to) {
+    int64_t j = from;
+    const char *w = (const char *)weight + j * k * (half ? 2 : 4);
+#define TAKE(C, HALF, SIZE) \
+    for (; j + C <= to; j += C, w += C * k * SIZE) tiles(C, HALF, w, x, y + j, rows, wide, k);
+    if (half) {
+        if (rows >= 4) { TAKE(3, 1, 2) }
+        else { TAKE(4, 1, 2) }
+        TAKE(1, 1, 2)
+    } else {
+        if (rows >= 4) { TAKE(3, 0, 4) }
+        else { TAKE(4, 0, 4) }
+        TAKE(1, 0, 4)
+    }
+#undef TAKE
+}
 
 B512 INLINE void halves(const int R, const int C, const uint16_t *w, const uint16_t *x,
                         int64_t step, float *y, int64_t wide, int64_t k) {
@@ -337,6 +405,8 @@ static void linear(int64_t kind, int64_t level, const Piece *pieces, int count, 
 #ifdef X86
         else if (dots_halves(kind, level))
             bf16_avx512(pieces[p].weight, ready, step, y, rows, wide, k, from, to);
+        else if ((level & 3) != PLAIN)
+            plain_avx2(kind != FP32, pieces[p].weight, x, y, rows, wide, k, from, to);
 #endif
         else
             plain(kind != FP32, pieces[p].weight, x, y, rows, wide, k, from, to);
