@@ -309,35 +309,97 @@ V512 static void packed_avx512(int four, const uint8_t *w, const void *scale, co
 #undef TAKE
 }
 
-/* Sums of 8 rows of a packed matrix over a group, of one row of x. */
-V256 INLINE __m256i group256(int four, const uint8_t *w, const int32_t *x, int32_t start) {
-    __m256i acc = _mm256_set1_epi32(start);
+/* As packed512, in halves. */
+V256 INLINE void packed256(const int R, int four, const uint8_t *w, const void *scale,
+                           const char *ready, int64_t step, float *y, int64_t wide, int64_t k,
+                           int64_t real) {
+    int64_t padded = whole(k, GROUP), groups = padded / GROUP;
     const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     const __m256i even = _mm256_set1_epi32(0x00ff00ff);
-    for (int q = 0; q < 16; q++) {
-        __m256i a = _mm256_set1_epi32(x[q]);
-        __m256i v = _mm256_loadu_si256((const __m256i *)(w + (four ? q % 8 : q) * 64));
-        if (four) { /* 15 · 127 · 2 fits 16 bits; 255 · 127 · 2 would not */
-            v = _mm256_and_si256(q < 8 ? v : _mm256_srli_epi16(v, 4), low);
-            acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(v, a), ones));
-        } else {
-            __m256i a0 = _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8);
-            __m256i a1 = _mm256_srai_epi16(a, 8);
-            __m256i s = _mm256_madd_epi16(_mm256_and_si256(v, even), a0);
-            acc = _mm256_add_epi32(acc, s);
-            acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_srli_epi16(v, 8), a1));
+    __m256 sum[4][2];
+    UNROLL
+    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
+    for (int64_t g = 0; g < groups; g++) {
+        __m256i acc[4][2];
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            const int32_t *starts = (const int32_t *)(ready + r * step + padded) + groups;
+            acc[r][0] = acc[r][1] = _mm256_set1_epi32(starts[g]);
+        }
+        UNROLL
+        for (int part = 0; part < 2; part++) {
+            __m256i some[4][2]; /* of half bytes: 8 times 15 · 127 · 2 fits 16 bits */
+            UNROLL
+            for (int r = 0; r < R; r++) some[r][0] = some[r][1] = _mm256_setzero_si256();
+            for (int q = 0; q < 8; q++) {
+                __m256i v[2], odd[2];
+                const __m256i *from = (const __m256i *)(w + (four ? q : q + 8 * part) * 64);
+                UNROLL
+                for (int h = 0; h < 2; h++) {
+                    v[h] = _mm256_loadu_si256(from + h);
+                    odd[h] = _mm256_srli_epi16(v[h], 8);
+                    if (four) v[h] = _mm256_and_si256(part ? _mm256_srli_epi16(v[h], 4) : v[h], low);
+                    else v[h] = _mm256_and_si256(v[h], even);
+                }
+                UNROLL
+                for (int r = 0; r < R; r++) {
+                    const int32_t *x = (const int32_t *)(ready + r * step + g * GROUP);
+                    __m256i a = _mm256_set1_epi32(x[q + 8 * part]);
+                    __m256i a0 = _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8);
+                    __m256i a1 = _mm256_srai_epi16(a, 8);
+                    UNROLL
+                    for (int h = 0; h < 2; h++) {
+                        if (four)
+                            some[r][h] = _mm256_add_epi16(some[r][h], _mm256_maddubs_epi16(v[h], a));
+                        else
+                            acc[r][h] = _mm256_add_epi32(
+                                acc[r][h], _mm256_add_epi32(_mm256_madd_epi16(v[h], a0),
+                                                            _mm256_madd_epi16(odd[h], a1)));
+                    }
+                }
+            }
+            UNROLL
+            for (int r = 0; four && r < R; r++) {
+                UNROLL
+                for (int h = 0; h < 2; h++)
+                    acc[r][h] = _mm256_add_epi32(acc[r][h], _mm256_madd_epi16(some[r][h], ones));
+            }
+        }
+        w += four ? 512 : 1024;
+        UNROLL
+        for (int h = 0; h < 2; h++) {
+            __m256 times = _mm256_set1_ps(1);
+            if (four) times = eight(scale, g * CHANNELS + h * 8, 1);
+            UNROLL
+            for (int r = 0; r < R; r++) {
+                __m256 by = _mm256_set1_ps(((const float *)(ready + r * step + padded))[g]);
+                if (four) by = _mm256_mul_ps(by, times);
+                sum[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[r][h]), by, sum[r][h]);
+            }
         }
     }
-    return acc;
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        float found[CHANNELS];
+        _mm256_storeu_ps(found, sum[r][0]);
+        _mm256_storeu_ps(found + 8, sum[r][1]);
+        for (int64_t c = 0; c < real; c++)
+            y[r * wide + c] = four ? found[c] : found[c] * ((const float *)scale)[c];
+    }
 }
 
-V256 static void groups256(int four, const uint8_t *w, const int32_t *x, int32_t start,
-                           int32_t *sums) {
-    for (int half = 0; half < 2; half++) {
-        __m256i found = four ? group256(1, w + half * 32, x, start)
-                             : group256(0, w + half * 32, x, start);
-        _mm256_storeu_si256((__m256i *)sums + half, found);
-    }
+V256 static void packed_avx2(int four, const uint8_t *w, const void *scale, const char *ready,
+                             int64_t step, float *y, int64_t rows, int64_t wide, int64_t k,
+                             int64_t real) {
+    int64_t r = 0;
+#define TAKE(R)                                                                                   \
+    for (; r + R <= rows; r += R)                                                                 \
+        if (four) packed256(R, 1, w, scale, ready + r * step, step, y + r * wide, wide, k, real); \
+        else packed256(R, 0, w, scale, ready + r * step, step, y + r * wide, wide, k, real);
+    TAKE(4)
+    TAKE(2)
+    TAKE(1)
+#undef TAKE
 }
 #endif
 
@@ -368,6 +430,10 @@ static void packed(int64_t kind, int64_t level, const Piece *piece, const char *
                           (uint16_t)((1u << real) - 1));
             continue;
         }
+        if ((level & 3) == AVX2) {
+            packed_avx2(four, w, scale, ready, step, y + j, rows, wide, k, real);
+            continue;
+        }
 #endif
         for (int64_t r = 0; r < rows; r++) {
             const int8_t *x = (const int8_t *)ready + r * step;
@@ -376,12 +442,7 @@ static void packed(int64_t kind, int64_t level, const Piece *piece, const char *
             float sum[CHANNELS] = {0};
             for (int64_t g = 0; g < groups; g++) {
                 int32_t sums[CHANNELS];
-#ifdef X86
-                if ((level & 3) == AVX2)
-                    groups256(four, w + g * size, (const int32_t *)(x + g * GROUP), starts[g], sums);
-                else
-#endif
-                    groups_plain(four, w + g * size, x + g * GROUP, starts[g], sums);
+                groups_plain(four, w + g * size, x + g * GROUP, starts[g], sums);
                 const uint16_t *by = (const uint16_t *)scale + g * CHANNELS;
                 for (int c = 0; c < CHANNELS; c++)
                     sum[c] += (float)sums[c] * (four ? scales[g] * widen(by[c]) : scales[g]);
