@@ -1,5 +1,7 @@
 """The model that the package carries: small, whole, and able to do what is claimed of it."""
 
+import gc
+import resource
 from importlib import resources
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from janus_kit.training import language
 from janus_kit.training.painting import COLORS
 
 WEIGHTS = Path(str(resources.files("janus_kit.weights")))
+STATM = Path("/proc/self/statm")
 PROMPTS = (
     "a photo of a giraffe",
     "a dog",
@@ -77,6 +80,24 @@ def test_its_pictures_do_not_depend_on_the_batch(pipe: JanusPipeline) -> None:
     together = pipe(prompts, seed=5, output_type="tokens").codes
     for i, prompt in enumerate(prompts):
         assert torch.equal(together[i], pipe(prompt, seed=5 + i, output_type="tokens").codes[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATM.exists(), reason="memory is read as Linux tells it")
+def test_memory_does_not_grow_with_the_pictures_drawn(pipe: JanusPipeline) -> None:
+    def kept() -> int:
+        gc.collect()
+        return int(STATM.read_text().split()[1]) * resource.getpagesize()
+
+    def draw(count: int) -> None:
+        for number in range(count):
+            image = pipe(PROMPTS[number % len(PROMPTS)], seed=number).images[0]
+            pipe.caption(image, max_new_tokens=8)
+
+    draw(10)  # what is allocated once
+    before = kept()
+    draw(50)
+    assert kept() - before < 10_000_000  # a picture's pixels and cache alone are 15 MB
 
 
 def test_the_same_seed_draws_the_same_and_another_prompt_another(pipe: JanusPipeline) -> None:
