@@ -211,6 +211,9 @@ def dpg(
     questions: Annotated[
         Path | None, typer.Option(help="A CSV like dpg_bench.csv. [the fetched one]")
     ] = None,
+    fetched: Annotated[
+        bool, typer.Option("--fetch", help="Fetch the published questions, once.")
+    ] = False,
     output: Output = Path("runs/dpg"),
     prompts: Annotated[
         Path | None, typer.Option(help="A folder of ID.txt files. [the CSV's text column]")
@@ -233,21 +236,20 @@ def dpg(
     has to answer, the README has the script that does, and --answers reads what it wrote.
 
     \b
-    janus-kit score fetch dpg
-    janus-kit score dpg --model deepseek-community/Janus-Pro-1B --predict-only -o runs/pro
+    janus-kit score dpg --fetch --model deepseek-community/Janus-Pro-1B --predict-only -o runs/pro
     janus-kit score dpg --answers answers.jsonl -o runs/pro
     janus-kit score dpg --images others/ --predict-only -o runs/others
     janus-kit score dpg --questions mine.csv --judge self -o runs/mine
     """
     from janus_kit.scoring import asking, dpg_run
     from janus_kit.scoring import dpg as rules
-    from janus_kit.scoring.fetch import dpg_file
+    from janus_kit.scoring.fetch import dpg_file, fetch_dpg
 
     asked = want(output=output, asks=True)
     if (asked.predict_only or judge is not None) == (answers is not None):
         raise OptionError("give a --judge or --answers, and not both; --predict-only needs neither")
     run, part = asked.run, asked.part
-    questions = questions or dpg_file()
+    questions = questions or (fetch_dpg() if fetched else dpg_file())
     groups = dpg_run.group(rules.load_questions(questions, compat=compat))
     published = rules.is_published(questions)
     items = dpg_run.choose(groups, limit, part)

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,8 @@ from PIL import Image
 from score_parts import pictures, results, summary
 
 from janus_kit.pipeline import JanusPipeline
-from janus_kit.scoring import dpg_run, drawers
+from janus_kit.scoring import dpg as rules
+from janus_kit.scoring import dpg_run, drawers, fetch
 from janus_kit.scoring import run as scoring
 
 
@@ -61,6 +63,20 @@ def test_dpg_is_drawn_asked_and_scored(scored: Run, tmp_path: Path) -> None:
     before = Path("a/results.jsonl").read_bytes()
     assert scored(*DPG, "--judge", "self", "-o", "a").code == 0
     assert results("a") == before
+
+
+def test_published_questions_are_fetched_where_that_is_asked(
+    scored: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_questions(tmp_path / "q.csv", items=1).read_bytes()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fetch, "PUBLISHED_BLOB", rules.blob_id(data))
+    monkeypatch.setattr(fetch.urllib.request, "urlopen", lambda place, timeout: BytesIO(data))
+    asked = ("score", "dpg", "--judge", "self", "--samples", "1", "--quiet", "-o", "a")
+    assert "score fetch dpg" in scored(*asked).err
+    ended = scored(*asked, "--fetch")
+    assert ended.code == 0, ended.err
+    assert summary("a")["items"] == 1
 
 
 def test_dpg_shards_equal_one_run(scored: Run, tmp_path: Path) -> None:
