@@ -27,6 +27,9 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--of", type=int, default=4)
     parser.add_argument("--guidance", type=float, help="Without it, the model's own.")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="The embedded model's own draws four alike."
+    )
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
     detector = open_detector("efficientdet")
@@ -36,8 +39,13 @@ def main() -> None:
     scores: dict[str, list[list[float]]] = {form: [] for form in FORMS}
     for number, line in enumerate(prompts()[:: given.every]):
         text = line["prompt"]
-        options = {"seed": 1000 * number, "guidance_scale": given.guidance}
-        drawn = pipe(text, num_images_per_prompt=given.of, **options)
+        drawn = pipe(
+            text,
+            num_images_per_prompt=given.of,
+            seed=1000 * number,
+            guidance_scale=given.guidance,
+            temperature=given.temperature,
+        )
         right.append([verdict(detector, line, image) for image in drawn.images])
         for form, question in FORMS.items():
             scores[form].append(odds(pipe, drawn.images, [text] * given.of, question))
@@ -49,6 +57,7 @@ def main() -> None:
         "detector": detector.facts.name,
         "of": given.of,
         "guidance": pipe.defaults.guidance if given.guidance is None else given.guidance,
+        "temperature": given.temperature,
         "right at random": round(float(np.mean(right)), 4),
         "right, the best there is": round(float(np.mean([any(row) for row in right])), 4),
     }
