@@ -119,8 +119,13 @@ def test_facts_count_once_each_for_precision_and_recall() -> None:
 
 
 def test_the_overall_score_is_the_mean_of_the_tasks() -> None:
-    rows = [({"tag": "counting"}, True), ({"tag": "counting"}, False), ({"tag": "colors"}, True)]
+    rows = [
+        ({"tag": "counting", "prompt": "two cups"}, True),
+        ({"tag": "counting", "prompt": "two ties"}, False),
+        ({"tag": "colors", "prompt": "a red cup"}, True),
+    ]
     found = _by_task(rows)
+    assert _by_task(rows + rows)["counting"] == found["counting"] | {"right": 2, "of": 4}
     assert found["counting"]["share"] == 0.5
     assert found["overall"] == 0.75
 

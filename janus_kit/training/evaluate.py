@@ -248,7 +248,9 @@ def _kind(question: str) -> str:
     return next((k for p, k in kinds.items() if re.match(p, question, re.IGNORECASE)), "yes-no")
 
 
-def _facts(told: Sequence[Facts], truths: Sequence[Facts], relations: bool) -> dict[str, Any]:
+def _facts(
+    told: Sequence[Facts], truths: Sequence[Facts], relations: bool, alike: float = 1
+) -> dict[str, Any]:
     """Precision and recall of (count, colour, name), and how often all is right."""
     right = said = there = whole = 0
     for had, wanted in zip(told, truths, strict=True):
@@ -257,9 +259,9 @@ def _facts(told: Sequence[Facts], truths: Sequence[Facts], relations: bool) -> d
         there += len(wanted[0])
         whole += matches(wanted, had) if relations else unrelated(had) == unrelated(wanted)
     return {
-        "precision": share(right, said),
-        "recall": share(right, there),
-        "all right": share(whole, len(told)),
+        "precision": share(right, said, alike),
+        "recall": share(right, there, alike),
+        "all right": share(whole, len(told), alike),
     }
 
 
@@ -312,7 +314,9 @@ def _drawing(
     result[f"published, {MARK}"] = dict(
         zip((*TASKS, "overall"), (n / 100 for n in GENEVAL[MARK]), strict=True)
     )
-    result["told back"] = _facts([told for told, _ in kept], [asked for _, asked in kept], True)
+    result["told back"] = _facts(
+        [told for told, _ in kept], [asked for _, asked in kept], True, samples
+    )
     return result
 
 
@@ -338,10 +342,19 @@ def _is_novel(line: Mapping[str, Any]) -> bool:
 
 
 def _by_task(rows: Iterable[tuple[Mapping[str, Any], bool]]) -> dict[str, Any]:
-    """Shares by task, and as overall their mean, as GenEval has it."""
+    """Shares by task, and as overall their mean, as GenEval has it.
+
+    Intervals are as if a prompt's pictures were one: the embedded model draws them nearly alike.
+    """
     tasks: dict[str, list[bool]] = {task: [] for task in TASKS}
+    asked: dict[str, set[str]] = {task: set() for task in TASKS}
     for line, right in rows:
         tasks[line["tag"]].append(right)
-    shares = {task: share(sum(found), len(found)) for task, found in tasks.items() if found}
+        asked[line["tag"]].add(line["prompt"])
+    shares = {
+        task: share(sum(found), len(found), len(found) / len(asked[task]))
+        for task, found in tasks.items()
+        if found
+    }
     overall = fmean(entry["share"] for entry in shares.values()) if shares else 0.0
     return {**shares, "overall": round(overall, 4)}

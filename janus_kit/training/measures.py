@@ -12,13 +12,16 @@ __all__ = ["psnr", "share", "ssim"]
 Pixels = npt.NDArray[np.uint8]
 
 
-def share(right: int, of: int) -> dict[str, float]:
-    """A share with Wilson's 95 % interval (Wilson, 1927)."""
+def share(right: int, of: int, alike: float = 1) -> dict[str, float]:
+    """A share with Wilson's 95 % interval (Wilson, 1927), which is that of `of / alike` trials.
+
+    alike: how many trials say no more than one, as pictures of one prompt that hardly differ.
+    """
     if not of:
         return {"right": 0, "of": 0, "share": 0.0, "low": 0.0, "high": 1.0}
-    z, p = 1.96, right / of
-    middle = (p + z * z / (2 * of)) / (1 + z * z / of)
-    spread = z / (1 + z * z / of) * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
+    z, p, n = 1.96, right / of, of / alike
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    spread = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return {
         "right": right,
         "of": of,
