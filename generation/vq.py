@@ -204,32 +204,32 @@ class VQTokenizer(nn.Module):
         """
         return self.nearest(self.vectors(pixels))
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes [b, h·w] of square pictures -> pixels [b, 3, 16h, 16w], about [-1, 1], unclamped.
+    def decode(self, codes: Tensor, side: int | None = None) -> Tensor:
+        """Codes [b, h·w] -> pixels [b, 3, 16h, 16w], about [-1, 1], unclamped.
 
-        Raises IndexError for a code outside the codebook.
+        side: w; None for square pictures. Raises IndexError for a code outside the codebook.
         """
-        side = int(codes.shape[1] ** 0.5)
-        if side * side != codes.shape[1]:
-            raise IndexError(f"{codes.shape[1]} codes are not a square picture")
-        latents = self.latents(F.normalize(self.codebook(codes), dim=-1), side)
+        width = side or int(codes.shape[1] ** 0.5)
+        if codes.shape[1] % width or (side is None and width * width != codes.shape[1]):
+            raise IndexError(f"{codes.shape[1]} codes are not a picture {width} codes wide")
+        latents = self.latents(F.normalize(self.codebook(codes), dim=-1), width)
         if paints(self.decoder):
             return paint(self.decoder, latents)
         return self.decoder(latents)  # type: ignore[no-any-return]
 
     def latents(self, vectors: Tensor, side: int) -> Tensor:
-        """Code vectors [b, side², code_dim] -> what the decoder reads [b, latent, side, side]."""
-        grid = vectors.transpose(1, 2).reshape(len(vectors), -1, side, side)
+        """Code vectors [b, h·side, code_dim] -> what the decoder reads [b, latent, h, side]."""
+        grid = vectors.transpose(1, 2).reshape(len(vectors), vectors.shape[2], -1, side)
         return self.from_code(grid)  # type: ignore[no-any-return]
 
 
-def decode_in_chunks(vq: VQTokenizer, codes: Tensor, chunk: int) -> Tensor:
+def decode_in_chunks(vq: VQTokenizer, codes: Tensor, chunk: int, side: int) -> Tensor:
     """VQTokenizer.decode, chunk pictures at a time: -> fp32 on the CPU.
 
     The memory of the model's device does not grow with the number of pictures. Raises
     GenerationError for NaN, which float16 can give.
     """
-    pixels = torch.cat([vq.decode(part).float().cpu() for part in torch.split(codes, chunk)])
+    pixels = torch.cat([vq.decode(part, side).float().cpu() for part in torch.split(codes, chunk)])
     if bool(pixels.isnan().any()):
         raise GenerationError("the pixels hold NaN; decode in float32 or bfloat16, not float16")
     return pixels

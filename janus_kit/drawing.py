@@ -40,6 +40,8 @@ __all__ = [
     "untold",
 ]
 
+BELOW = 2  # rows that are decoded below those that are there
+
 
 @dataclass(frozen=True)
 class DrawingOutput:
@@ -265,9 +267,14 @@ def to_pictures(model: Janus, codes: Tensor, output_type: str, chunk: int | None
     whole("chunk", chunk, 1, 1_000_000)
     full = F.pad(codes.long(), (0, config.codes - codes.shape[1]), value=-1).to(model.device)
     known = full >= 0
-    # Decoding needs a whole picture: the last code drawn fills the rest, which is then hidden.
+    # Of an unfinished picture what is there is decoded, and a little below it: its last code fills
+    # that, and is then hidden.
     last = full.gather(1, (known.sum(1, keepdim=True) - 1).clamp(min=0)).clamp(min=0)
-    pixels = decode_in_chunks(model.vq, torch.where(known, full, last), chunk)
+    filled, side = torch.where(known, full, last), config.side
+    there = int(known.any(0).nonzero().max()) // side + 1 if known.any() else 1
+    read = min(there + BELOW, side)
+    pixels = decode_in_chunks(model.vq, filled[:, : read * side], chunk, side)
+    pixels = F.pad(pixels, (0, 0, 0, (side - read) * config.vq.stride))
     hidden = ~known.view(-1, 1, config.side, config.side).cpu()
     hidden = hidden.repeat_interleave(config.vq.stride, 2)
     pixels = pixels.masked_fill(hidden.repeat_interleave(config.vq.stride, 3), 0.0)

@@ -165,6 +165,20 @@ def test_a_part_of_a_row_decodes_grey_after_its_last_code(pipe: JanusPipeline) -
     assert not grey[:, 16:32, :32].all(0).any()
 
 
+def test_only_what_is_there_is_decoded(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[torch.Size] = []
+    decode = pipe.model.vq.decode
+    monkeypatch.setattr(
+        pipe.model.vq, "decode", lambda codes, side: read.append(codes.shape) or decode(codes, side)
+    )
+    drawn = codes(pipe, seed=1)
+    upper, whole = (pipe.decode(drawn[:, :count], "np")[0] for count in (4, 16))
+    assert read == [(1, 12), (1, 16)]  # of a row and two below, and of all four
+    assert upper.shape == whole.shape
+
+
 def test_no_codes_at_all_decode_to_grey(pipe: JanusPipeline) -> None:
     assert (pipe.decode(torch.full((2, 16), -1), "np") == 0.5).all()
 
