@@ -97,9 +97,6 @@ def generate(
             min=1, max=1000, help="Draw so many for each prompt and keep the --num best, ranked."
         ),
     ] = None,
-    speculative: Annotated[
-        bool, typer.Option("--speculative", help="Draw several codes a pass: faster, as likely.")
-    ] = False,
     source: Annotated[
         Path | None,
         typer.Option("--from", help="Draw this PNG again; what else is given replaces its own."),
@@ -134,9 +131,9 @@ def generate(
     janus-kit generate --prompts prompts.jsonl --samples 4 -o pictures
     """
     if table is not None:
-        if prompts or source or best_of or speculative:
+        if prompts or source or best_of:
             raise typer.BadParameter(
-                "takes no PROMPT, --from, --best-of or --speculative", param_hint="--prompts"
+                "takes neither PROMPT nor --from nor --best-of", param_hint="--prompts"
             )
         wanted: dict[str, Any] = {
             "guidance": guidance,
@@ -180,8 +177,6 @@ def generate(
     pipe = _load_again(load, source, old) if source and old else load()
     if old and old.initial_codes:
         options["initial_codes"] = old.initial_codes
-    if speculative or (old and old.speculative):
-        options["speculative"] = True
     sheet: list[Any] = []
     bad: set[str] = set()
     drawn = (

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from janus_kit import loading
 from janus_kit.config import JanusConfig
-from janus_kit.engine import CodeDrawer
 from janus_kit.errors import OptionError, PromptError
-from janus_kit.generation.sampling import SamplingOptions, sample, uniforms
+from janus_kit.generation.sampling import SamplingOptions, uniforms
 from janus_kit.generation.vq import decode_in_chunks
 from janus_kit.metadata import Settings, save_png
 from janus_kit.model import Janus
@@ -37,7 +36,6 @@ __all__ = [
     "noise",
     "picture_bytes",
     "to_pictures",
-    "untold",
 ]
 
 BELOW = 2  # rows that are decoded below those that are there
@@ -77,9 +75,7 @@ class DrawingOutput:
         return paths
 
 
-def common(
-    pipe: "JanusPipeline", options: SamplingOptions, digest: str, speculative: bool
-) -> Settings:
+def common(pipe: "JanusPipeline", options: SamplingOptions, digest: str) -> Settings:
     """What all pictures of a call have in common, without their prompts and seeds."""
     side = pipe.config.vision.image_size
     return Settings(
@@ -96,7 +92,6 @@ def common(
         device=pipe.device.type,
         torch_version=torch.__version__,
         version=loading.version(),
-        speculative=speculative,
     )
 
 
@@ -113,15 +108,6 @@ def drawing_rows(
         pipe.check_room(max(len(ids), len(other or ())), pipe.config.codes)
         rows += [(ids, unconditional_ids(ids, pipe.tokenizer, other))] * copies
     return rows
-
-
-@torch.inference_mode()
-def untold(pipe: "JanusPipeline") -> Tensor:
-    """The codes int64 [576] that a model thinks likeliest, one by one, without a prompt."""
-    row = unconditional_ids(drawing_ids(pipe.tokenizer, pipe.template, "a"), pipe.tokenizer)
-    drawer = CodeDrawer(pipe.model, pipe.code_table, pipe.tokenizer.pad, [row], None)
-    nothing = torch.zeros(1, pipe.config.codes, dtype=torch.float64)
-    return sample(drawer, nothing, SamplingOptions(guidance=1, temperature=0))[0]
 
 
 def negatives(prompts: Sequence[str], negative: str | Sequence[str] | None) -> list[str]:

@@ -10,7 +10,6 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from janus_kit.ahead import read_ahead
 from janus_kit.generation.sampling import SamplingOptions, draw_one_by_one
 from janus_kit.graphs import Steps, lend
 from janus_kit.model import SPAN, Cache, Janus
@@ -65,25 +64,6 @@ class Decoder:
         self.position += 1
         return self.head(hidden)
 
-    def ahead(self, embeds: Tensor) -> Tensor:
-        """Read a few positions: [b, w, d] -> the logits of what follows each [b, w, v].
-
-        They are forgotten again but for those that advance keeps.
-        """
-        cache = self.cache
-        if self.native is not None:
-            stores = (cache.keys, cache.values, cache.angles, cache.padding)
-            return self.native(embeds, *stores, self.filled)
-        hidden = read_ahead(self.model.language, embeds, cache, self.filled)
-        logits: Tensor = self.head(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
-        return logits
-
-    def advance(self, count: int) -> None:
-        """Keep the first count positions that ahead read last."""
-        self.cache.bias[..., self.filled : self.filled + count] = 0
-        self.position += count
-        self.filled += count
-
 
 class CodeDrawer:
     """A Janus that draws: the CodeModel of sampling.py.
@@ -125,13 +105,6 @@ class CodeDrawer:
     def step(self, codes: Tensor) -> Tensor:
         embeds = self.table[codes].repeat(self.copies, 1)
         return self.decoder.step(embeds)
-
-    def ahead(self, codes: Tensor) -> Tensor:
-        """See speculative.AheadModel."""
-        return self.decoder.ahead(self.table[codes].expand(self.copies, -1, -1))
-
-    def advance(self, count: int) -> None:
-        self.decoder.advance(count)
 
     def keep(self, rows: Tensor) -> bool:
         """Go on with these pictures alone (int64 [k]); False where the shape of a step is fixed."""

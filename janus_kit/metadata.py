@@ -58,7 +58,6 @@ def _are_codes(value: object) -> bool:
 _CHECKS: dict[Any, tuple[Callable[[object], bool], str]] = {
     str: (lambda value: isinstance(value, str), "text"),
     int | None: (lambda value: value is None or _is_whole(value), "a whole number or None"),
-    bool: (lambda value: type(value) is bool, "true or false"),
     float: (_is_number, "a finite number"),
     float | None: (lambda value: value is None or _is_number(value), "a finite number or None"),
     tuple[int, int]: (_is_size, "(width, height) in pixels"),
@@ -88,7 +87,6 @@ class Settings:
     torch_version: str = ""
     version: str = ""  # of janus_kit
     initial_codes: tuple[int, ...] = ()  # what the picture began with; the seed drew the rest
-    speculative: bool = False  # several codes a pass, which is another picture for a seed
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -31,12 +31,10 @@ from janus_kit.drawing import (
     noise,
     picture_bytes,
     to_pictures,
-    untold,
 )
 from janus_kit.engine import CodeDrawer
 from janus_kit.errors import CheckpointError, OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, sample
-from janus_kit.generation.speculative import sample_ahead
 from janus_kit.known import Hint
 from janus_kit.model import Janus
 from janus_kit.options import batch_rows, texts, whole
@@ -130,8 +128,7 @@ class JanusPipeline:
             return self.to(self.device, device)
         place = loading.device_of(device)
         self.model.to(place, None if dtype is None else loading.dtype_of(dtype, place))
-        for name in ("code_table", "untold"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("code_table", None)
         return self
 
     @property
@@ -168,11 +165,6 @@ class JanusPipeline:
         with torch.inference_mode():
             return self.model.code_table()
 
-    @cached_property
-    def untold(self) -> Tensor:
-        """The likeliest codes [576] where nothing was asked for: first guesses of speculation."""
-        return untold(self)
-
     @torch.inference_mode()
     def __call__(
         self,
@@ -184,7 +176,6 @@ class JanusPipeline:
         num_images_per_prompt: int = 1,
         best_of: int | None = None,
         initial_codes: Tensor | Sequence[int] | None = None,
-        speculative: bool = False,
         guidance_scale: float | None = None,
         temperature: float | None = None,
         top_k: int = 0,
@@ -213,9 +204,6 @@ class JanusPipeline:
         initial_codes: int64 [k] for all pictures or [b, k], one row a picture, k below 576: the
         codes that a picture begins with, from .codes or encode; the rest is drawn anew. 24 codes
         are a row, so codes[:, : 24 * 12] keeps the upper half.
-
-        speculative draws several codes a pass, one picture after the other, faster where a model
-        is sure of much. Pictures are as likely as without it, but a seed gives another one.
 
         callback_on_step_end(pipe, row, place, {"codes": int64 [b, place]}) is called once a row of
         24 codes and stops the call by returning False; the unfinished part is then grey. A list of
@@ -246,7 +234,7 @@ class JanusPipeline:
         digest = self._digest()
         streams, seeds = noise(len(rows), self.config.codes, seed, generator)
         needed = picture_bytes(self.config, rows, self.dtype)
-        size = 1 if speculative else batch_rows(batch_size, len(rows), needed, self.device)
+        size = batch_rows(batch_size, len(rows), needed, self.device)
         stopped = False
         with rows_bar(len(rows), self.config.side, self.progress) as advance:
 
@@ -273,16 +261,12 @@ class JanusPipeline:
                     drawer,
                 )
                 initial = None if begun is None else begun[chunk].to(self.device)
-                if speculative:
-                    random = torch.Generator().manual_seed(seeds[start])
-                    part = sample_ahead(drawer, random, self.untold, options, on_row, initial)
-                else:
-                    part = sample(drawer, streams[chunk], options, on_row, initial)
+                part = sample(drawer, streams[chunk], options, on_row, initial)
                 parts.append(F.pad(part, (0, self.config.codes - part.shape[1]), value=-1))
                 if stopped:
                     break
         codes = torch.cat(parts)
-        base = common(self, options, digest, speculative)
+        base = common(self, options, digest)
         seeds = seeds[: len(codes)]
         settings = label(base, prompts, against, each, seeds, begun)
         if best_of is None or stopped:

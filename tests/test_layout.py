@@ -29,7 +29,6 @@ STOREYS = (
         "pipeline",
         "drawing",
         "engine",
-        "ahead",
         "writing",
         "linears",
         "steps",

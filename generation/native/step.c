@@ -1,7 +1,6 @@
-/* Decoder steps on a CPU: embeds of one position in, or of a few one after the other, logits of the
- * next out, or codes drawn in a row.
+/* Decoder steps on a CPU: embeds of one position in, logits of the next out, or codes drawn in a row.
  *
- * Follows Language.step and ahead of janus_kit/model.py and guide and choose of generation/sampling.py, the
+ * Follows Language.step of janus_kit/model.py and guide and choose of generation/sampling.py, the
  * references that the tests hold this to: RMSNorm, rotary positions in halves, shared key-value
  * heads, gated SiLU, a head, guidance, the inverse of the distribution function. Matrices are as
  * linear.h says, the cache fp32 or bfloat16, everything else fp32. All threads pass through the
@@ -178,11 +177,10 @@ int64_t janus_scratch(const Shape *s, int64_t rows, int64_t slots, int64_t threa
     linear(kind, level, piece, count, bias, from, m.ready, to, rows, wide, k, self, all)
 #define EACH_ROW for (int64_t r = self; r < rows; r += all)
 
-/* x of m, `width` rows for each row of the store, read as position and those after it -> logits; all
- * threads come here. */
+/* x of m, read as position -> logits; all threads come here. */
 static void one_step(const Shape *s, const Layer *layers, const Head *head, int64_t rows,
-                     int64_t width, const Store *store, int64_t position, Room m, float *logits,
-                     int self, int all) {
+                     const Store *store, int64_t position, Room m, float *logits, int self,
+                     int all) {
     int64_t d = s->hidden, size = s->head_dim, read = s->heads * size, wide = qkv_wide(s);
     int64_t group = s->heads / s->kv_heads, inner = s->intermediate, level = s->level;
     int64_t kind = s->kind;
@@ -199,28 +197,21 @@ static void one_step(const Shape *s, const Layer *layers, const Head *head, int6
         WAIT
         LINEAR(layer->qkv, 3, 0, m.normed, m.qkv, wide, d);
         WAIT
-#define EACH_HEAD \
-    for (int64_t h = self, r, kv; r = h / s->kv_heads, kv = h % s->kv_heads, r < rows; h += all)
-#define HEAD \
-    int64_t own = r / width, place = position + r % width, first = store->padding[own]; \
-    const float *cos = store->angles + (place - first) * 2 * size, *sin = cos + size; \
-    float *row = m.qkv + r * wide, *key = row + (s->heads + kv) * size; \
-    int64_t at = ((l * (rows / width) + own) * s->kv_heads + kv) * store->slots * size
-        EACH_HEAD {
-            HEAD;
+        for (int64_t h = self; h < rows * s->kv_heads; h += all) {
+            int64_t r = h / s->kv_heads, kv = h % s->kv_heads;
+            const float *cos = store->angles + (position - store->padding[r]) * 2 * size;
+            const float *sin = cos + size;
+            float *row = m.qkv + r * wide, *key = row + (s->heads + kv) * size;
+            int64_t at = ((l * rows + r) * s->kv_heads + kv) * store->slots * size;
             turn(key, cos, sin, size);
-            keep(store->keys, at + place * size, key, size, half);
-            keep(store->values, at + place * size, key + s->kv_heads * size, size, half);
-        }
-        if (width > 1) { WAIT } /* for the keys of the positions before */
-        EACH_HEAD {
-            HEAD;
+            keep(store->keys, at + position * size, key, size, half);
+            keep(store->values, at + position * size, key + s->kv_heads * size, size, half);
             for (int64_t g = 0; g < group; g++) {
                 int64_t q = kv * group + g;
                 turn(row + q * size, cos, sin, size);
                 look(row + q * size, (const char *)store->keys + at * bytes,
                      (const char *)store->values + at * bytes, half, scores,
-                     m.normed + r * read + q * size, first, place, size);
+                     m.normed + r * read + q * size, store->padding[r], position, size);
             }
         }
         WAIT
@@ -271,16 +262,15 @@ static void one_step(const Shape *s, const Layer *layers, const Head *head, int6
            head->inner.n ? s->middle : d);
 }
 
-/* embeds [rows, hidden] -> logits [rows, out]; the store has a row for each `width` of them, whose
- * slots from `position` on are written. */
-void janus_step(const Shape *s, const Layer *layers, const Head *head, int64_t rows, int64_t width,
-                const float *embeds, const Store *store, int64_t position, char *scratch,
-                float *logits, int64_t threads) {
+/* embeds [rows, hidden] -> logits [rows, out]; writes slot `position` of the store. */
+void janus_step(const Shape *s, const Layer *layers, const Head *head, int64_t rows,
+                          const float *embeds, const Store *store, int64_t position, char *scratch,
+                          float *logits, int64_t threads) {
     Room m = rooms(s, rows, scratch);
     memcpy(m.x, embeds, (size_t)(rows * s->hidden) * sizeof(float));
     PARALLEL(threads) {
         int self = SELF, all = (int)threads;
-        one_step(s, layers, head, rows, width, store, position, m, logits, self, all);
+        one_step(s, layers, head, rows, store, position, m, logits, self, all);
     }
 }
 
@@ -329,7 +319,7 @@ void janus_draw(const Shape *s, const Layer *layers, const Head *head, int64_t r
                         m.x[r * d + i] = number(w->table, code * d + i, (int)w->table_half);
                 }
                 WAIT
-                one_step(s, layers, head, rows, 1, store, at++, m, logits, self, all);
+                one_step(s, layers, head, rows, store, at++, m, logits, self, all);
                 WAIT
             }
             for (int64_t p = self; p < pictures; p += all) {

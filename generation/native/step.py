@@ -206,24 +206,20 @@ class NativeStep:
     ) -> Tensor:
         """embeds [b, hidden] at slot position -> logits fp32 [b, out]; see model.Cache.
 
-        Or embeds [b, w, hidden] at position and the slots after it -> [b, w, out], each seeing
-        those before it. keys and values in fp32 or bfloat16, angles fp32. threads: None takes
-        torch's number, or one where that is faster.
+        keys and values in fp32 or bfloat16, angles fp32. threads: None takes torch's number, or
+        one where that is faster.
         """
         embeds = embeds.float().contiguous()
-        width = embeds.shape[1] if embeds.dim() == 3 else 1
-        rows = len(embeds) * width
-        logits = torch.empty(*embeds.shape[:-1], self._shape.out)
+        logits = torch.empty(len(embeds), self._shape.out)
         most = threads or torch.get_num_threads()
-        shape, store, scratch = self._prepared(rows, keys, values, angles, padding, most)
+        shape, store, scratch = self._prepared(len(embeds), keys, values, angles, padding, most)
 
         def run(threads: int) -> None:
             library().janus_step(
                 ctypes.byref(shape),
                 self._layers,
                 self._head,
-                ctypes.c_int64(rows),
-                ctypes.c_int64(width),
+                ctypes.c_int64(len(embeds)),
                 address(embeds),
                 ctypes.byref(store),
                 ctypes.c_int64(position),
