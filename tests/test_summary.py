@@ -85,6 +85,17 @@ def test_prompts_with_more_pictures_weigh_more_and_no_score_passes_one() -> None
     assert (summary.overall, summary.interval) == (0.9, (0.0, 1.0))
 
 
+def test_a_task_that_is_all_right_or_all_wrong_is_not_certain() -> None:
+    found = rows({"colors": 0, "counting": 4}, samples=1)
+    found = [row for row in found if row["tag"] in ("colors", "counting")]
+    for row in found:
+        row["correct"] = row["tag"] == "counting"
+    low, high = summarize(found).task_intervals["colors"]
+    assert (low, high) == (0, pytest.approx(0.0393, abs=1e-3))  # none of 94 prompts
+    low, high = summarize(found).task_intervals["counting"]
+    assert (low, high) == (pytest.approx(0.9542, abs=1e-3), 1)  # all of 80
+
+
 def test_the_order_of_rows_does_not_matter() -> None:
     found = rows(ANCHOR)
     shuffled = [found[k] for k in np.random.default_rng(1).permutation(len(found))]

@@ -26,8 +26,9 @@ class Summary:
 
     The intervals hold 95 % of the scores of prompt sets drawn with replacement from each task's
     prompts, every prompt with all its pictures: the pictures of a prompt are alike, and taking
-    them for independent makes the interval too narrow. A task of one prompt, or one that is all
-    right or all wrong, has an interval without width, which does not make its score certain.
+    them for independent makes the interval too narrow. Drawing tells nothing of a task that is all
+    right or all wrong: its own interval is Wilson's of as many prompts, and that of overall takes
+    the task for certain.
     """
 
     overall: float  # the mean of the tasks, each counting the same
@@ -73,7 +74,7 @@ def summarize(rows: Iterable[Mapping[str, Any]]) -> Summary:
         overall=fmean(scores.values()),
         interval=interval_of(np.mean([drawn[task] for task in order], axis=0)),
         tasks=scores,
-        task_intervals={task: interval_of(drawn[task]) for task in order},
+        task_intervals={task: _of_task(drawn[task], len(tasks[task])) for task in order},
         images=sum(sizes),
         prompts=len(everything),
         images_right=fmean(_pooled(everything)),
@@ -123,6 +124,15 @@ def _resample(prompts: _Prompts, task: str) -> npt.NDArray[np.float64]:
     often = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=RESAMPLES)
     scores: npt.NDArray[np.float64] = (often @ right) / (often @ sizes)
     return scores
+
+
+def _of_task(scores: npt.NDArray[np.float64], prompts: int) -> tuple[float, float]:
+    """A task's interval; Wilson's (1927) where all is right or all wrong and no draw differs."""
+    low, high = interval_of(scores)
+    if low == high and low in (0.0, 1.0):
+        open_end = 3.8415 / (prompts + 3.8415)  # 1.96 squared
+        return (0.0, open_end) if low == 0 else (1 - open_end, 1.0)
+    return low, high
 
 
 def interval_of(scores: npt.NDArray[np.float64]) -> tuple[float, float]:
