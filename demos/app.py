@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,9 +80,25 @@ def build_app(
         draw.ask.click(ask_about, [draw.album, draw.chosen], [ask.box, tabs], **quiet)
         fields: list[Any] = list(draw.fill(Settings(prompt="")))
         read.use.click(use, read.found, [*fields, tabs], **quiet)
+    for block in app.blocks.values():
+        if isinstance(block, gr.Slider | gr.Number):
+            setattr(block, "preprocess", _quietly(block.preprocess))  # noqa: B010 - of this one
     limit = worker.max_batch
     app.queue(max_size=max(1, cap - limit), default_concurrency_limit=limit)
     return app
+
+
+def _quietly(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A field's check of its range; what it refuses is told to the user, not to the log."""
+
+    def checked(value: Any) -> Any:
+        try:
+            return read(value)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+
+    return checked
 
 
 def _plain(name: str) -> str:

@@ -437,3 +437,21 @@ def test_the_keyboard_alone_draws(page: Page) -> None:
             break
     page.page.keyboard.press("Enter")
     page.wait_for("draw", "^Done in")
+
+
+def test_a_value_out_of_range_is_told_to_its_user_and_not_to_the_log(pipe: JanusPipeline) -> None:
+    import gradio as gr
+
+    from janus_kit.demos.app import build_app
+
+    fields = [
+        block
+        for block in build_app(pipe).blocks.values()
+        if isinstance(block, gr.Slider | gr.Number) and block.minimum is not None
+    ]
+    assert len(fields) > 5
+    for field in fields:
+        assert field.preprocess(field.minimum) == field.minimum
+        with pytest.raises(gr.Error, match="is less than") as told:
+            field.preprocess(field.minimum - 1)
+        assert not told.value.print_exception
