@@ -18,6 +18,7 @@ from janus_kit.demos.studio import Picture, Progress, Studio, parse_seed, whole
 __all__ = ["DrawTab", "draw_tab"]
 
 MOST = 8  # pictures of one drawing
+PAUSE = 0.25  # seconds between two lines of progress
 EXAMPLES = (
     "a bench left of a teddy bear",
     "four pizzas",
@@ -199,9 +200,14 @@ def draw_tab(studio: Studio) -> DrawTab:
         progress, folder = Progress(number), studio.folder()
         pictures: list[Picture] = []
         images: list[Image.Image] = []
+        told = 0.0
         async for event in studio.events(job):
             if isinstance(event, Row | Waiting):
-                yield {status: progress.tell(event)}
+                line, now = progress.tell(event), time.monotonic()
+                # A small model draws a row sooner than a page is told of it.
+                if isinstance(event, Waiting) or now - told >= PAUSE:
+                    told = now
+                    yield {status: line}
             elif isinstance(event, Preview):
                 done = images[: event.first]
                 yield {
