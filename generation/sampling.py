@@ -24,8 +24,6 @@ __all__ = [
     "draw_one_by_one",
     "filter_logits",
     "guide",
-    "inverted",
-    "not_finite",
     "sample",
     "uniforms",
 ]
