@@ -4,14 +4,15 @@ CodeDrawer answers what generation/sampling.py asks; writing.py has the loops fo
 steps are native where they were built; model.py's are what those are held to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 
 import torch
 from torch import Tensor
 
 from janus_kit.generation.sampling import SamplingOptions, draw_one_by_one
-from janus_kit.graphs import Steps, lend
+from janus_kit.graphs import Steps, TextSteps, lend, lend_text
 from janus_kit.model import SPAN, Cache, Janus
 from janus_kit.prompts import pad_left
 from janus_kit.steps import Kind, native_step
@@ -26,6 +27,8 @@ def slots_for(count: int) -> int:
 
 class Decoder:
     """A cache of left-padded rows that grows by one position a step, and the logits that follow."""
+
+    replayed: TextSteps | None = None  # of a GPU
 
     def __init__(
         self, model: Janus, rows: Sequence[Sequence[int]], pad: int, room: int, kind: Kind
@@ -60,9 +63,24 @@ class Decoder:
         if self.native is not None:
             stores = (cache.keys, cache.values, cache.angles, cache.padding)
             return self.native(embeds, *stores, self.filled - 1)
+        if self.replayed is not None:
+            return self.replayed(embeds, self.filled - 1)
         hidden = self.model.language.step(embeds, cache, self.position, slots_for(self.filled))
         self.position += 1
         return self.head(hidden)
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Steps of text by graphs, where there are some to have."""
+        self.replayed = lend_text(self.model, len(self.mask), self.cache.slots)
+        try:
+            if self.replayed is not None:
+                self.replayed.take(self.cache, self.filled)
+            yield
+        finally:
+            if self.replayed is not None:
+                self.replayed.taken.release()
+                self.replayed = None
 
 
 class CodeDrawer:

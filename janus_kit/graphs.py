@@ -1,14 +1,15 @@
-"""Drawing steps of fixed shapes on tensors that stay where they are, replayed as CUDA graphs.
+"""Steps of fixed shapes on tensors that stay where they are, replayed as CUDA graphs.
 
-A step reads a code, and chooses the next: decoder, head, guidance, choice and embedding. All that
-changes from step to step is data on the device, so nothing waits for Python, and a step that was
-captured once is launched as a whole: without that, a step of a small batch is mostly the launching
-of its kernels. On a CPU the same code runs without capture; the tests run it so.
+A step of drawing reads a code, and chooses the next: decoder, head, guidance, choice and embedding.
+A step of writing ends with the logits, since who writes looks at every token. All that changes from
+step to step is data on the device, so a step that was captured once is launched as a whole: without
+that, a step of a small batch is mostly the launching of its kernels. On a CPU the same code runs
+without capture; the tests run it so.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,15 +20,22 @@ from torch import Tensor
 from janus_kit.generation.sampling import SamplingOptions, choose, guide, on_device
 from janus_kit.model import Cache, Janus
 
-__all__ = ["Steps", "lend"]
+__all__ = ["Steps", "TextSteps", "lend", "lend_text", "replays"]
 
 log = logging.getLogger(__name__)
 
 BUCKET = 128  # slots; a graph attends to whole buckets, so that five serve a picture
+SHAPES = 1_000_000  # that are compiled; buckets bound how many there are
 WARM_UP = 3  # steps before a capture, in which libraries choose their kernels
 
 _kept: WeakKeyDictionary[Janus, dict[Any, "Steps"]] = WeakKeyDictionary()
+_texts: WeakKeyDictionary[Janus, "TextSteps"] = WeakKeyDictionary()
 _lock = Lock()
+
+
+def replays(model: Janus) -> bool:
+    """Whether steps of the model can be captured: on GPUs of NVIDIA, if its weights stay there."""
+    return model.device.type == "cuda" and not model.held
 
 
 def lend(
@@ -35,9 +43,9 @@ def lend(
 ) -> "Steps | None":
     """Steps for so many pictures, kept from call to call; None where there are none to have.
 
-    Only GPUs of NVIDIA have them, and only while no other thread draws as many pictures.
+    There are none while another thread draws as many pictures.
     """
-    if model.device.type != "cuda" or model.held:
+    if not replays(model):
         return None
     shape = (table.data_ptr(), pictures, copies, slots, options)
     with _lock:
@@ -46,6 +54,132 @@ def lend(
             kept.clear()  # one shape at a time: its cache is as large as a batch allows
             kept[shape] = Steps(model, table, pictures, copies, slots, options)
         return kept[shape] if kept[shape].taken.acquire(blocking=False) else None
+
+
+def lend_text(model: Janus, rows: int, slots: int) -> "TextSteps | None":
+    """As lend, for so many rows of text and at least so many slots."""
+    if not replays(model):
+        return None
+    with _lock:
+        kept = _texts.get(model)
+        if kept is not None and kept.taken.locked():
+            return None
+        if kept is None or kept.cache.padding.shape[0] != rows or kept.cache.slots < slots:
+            _texts.pop(model, None)  # its memory goes before the new one's comes
+            del kept
+            kept = _texts[model] = TextSteps(model, _empty(model, rows, slots))
+        kept.taken.acquire()
+        return kept
+
+
+def _whole(count: int) -> int:
+    """count, rounded up to whole buckets."""
+    return -(-count // BUCKET) * BUCKET
+
+
+def _empty(model: Janus, rows: int, slots: int) -> Cache:
+    mask = torch.zeros(rows, 0, dtype=torch.bool, device=model.device)
+    return Cache.empty(model.config.language, mask, _whole(slots), model.dtype)
+
+
+def _take(own: Cache, cache: Cache, filled: int) -> None:
+    """Copy the filled slots of a cache that is no longer than own."""
+    t = filled
+    own.keys[:, :, :, :t].copy_(cache.keys[:, :, :, :t])
+    own.values[:, :, :, :t].copy_(cache.values[:, :, :, :t])
+    own.bias.fill_(float("-inf"))
+    own.bias[..., :t].copy_(cache.bias[..., :t])
+    own.padding.copy_(cache.padding)
+
+
+def _compiled(step: Callable[[int], None]) -> Callable[[int], None]:
+    """step by torch.compile, for as many shapes as come: it gives up after eight."""
+    run = torch.compile(step, fullgraph=True, dynamic=False)
+
+    def unlimited(span: int) -> None:
+        with torch._dynamo.config.patch(recompile_limit=SHAPES, accumulated_recompile_limit=SHAPES):
+            run(span)
+
+    return unlimited
+
+
+class Graphs:
+    """A step over so many slots, captured once for each number of them, then replayed.
+
+    changed: the tensors that a step changes, apart from the keys and values of its own slot.
+    """
+
+    def __init__(
+        self, model: Janus, step: Callable[[int], None], changed: Sequence[Tensor]
+    ) -> None:
+        self.captured = model.device.type == "cuda"
+        self.run = _compiled(step) if model.compiled else step
+        self.changed = changed
+        self.graphs: dict[int, Any] = {}
+        self.pool: Any = None
+
+    def __call__(self, filled: int) -> None:
+        """A step, after which so many slots are filled."""
+        span = _whole(filled)
+        if not self.captured:
+            self.run(span)
+            return
+        if span not in self.graphs:
+            self._capture(span)
+        self.graphs[span].replay()
+
+    def _capture(self, span: int) -> None:
+        """Make the graph of a step; what the warm-up has changed is put back."""
+        start = time.perf_counter()
+        before = [tensor.clone() for tensor in self.changed]
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self._put_back(before)
+                self.run(span)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may go on allocating memory meanwhile.
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            self.run(span)
+        self.pool = graph.pool()
+        self._put_back(before)
+        self.graphs[span] = graph
+        log.info("captured a step over %d slots in %.1f s", span, time.perf_counter() - start)
+
+    def _put_back(self, before: Sequence[Tensor]) -> None:
+        for tensor, old in zip(self.changed, before, strict=True):
+            tensor.copy_(old)
+
+
+class TextSteps:
+    """Steps to the logits of the next token, on a cache that stays where it is."""
+
+    def __init__(self, model: Janus, cache: Cache) -> None:
+        rows, language, device = cache.padding.shape[0], model.config.language, model.device
+        self.model, self.cache = model, cache
+        self.position = torch.zeros(1, dtype=torch.long, device=device)
+        self.embeds = torch.zeros(rows, language.hidden, dtype=model.dtype, device=device)
+        self.logits = torch.zeros(rows, language.vocab_size, device=device)
+        self.taken = Lock()
+        self.graphs = Graphs(model, self.step, (self.position, cache.bias))
+
+    def take(self, cache: Cache, filled: int) -> None:
+        """Begin where cache ends, of which filled slots are filled."""
+        _take(self.cache, cache, filled)
+
+    def step(self, span: int) -> None:
+        """Read embeds at slot position, attending to span slots."""
+        hidden = self.model.language.step(self.embeds, self.cache, self.position, span)
+        self.logits.copy_(self.model.text_head(hidden))
+
+    def __call__(self, embeds: Tensor, slot: int) -> Tensor:
+        """Read embeds [b, d] at a slot -> logits fp32 [b, v], which the next step overwrites."""
+        self.embeds.copy_(embeds)
+        self.position.fill_(slot)
+        self.graphs(slot + 1)
+        return self.logits
 
 
 class Steps:
@@ -61,11 +195,8 @@ class Steps:
         options: SamplingOptions,
     ) -> None:
         self.model, self.table, self.options, self.copies = model, table, options, copies
-        device, rows = model.device, pictures * copies
-        slots = -(-slots // BUCKET) * BUCKET
-        mask = torch.zeros(rows, 0, dtype=torch.bool, device=device)
-        self.cache = Cache.empty(model.config.language, mask, slots, model.dtype)
-        side = model.config.side
+        device, side = model.device, model.config.side
+        self.cache = _empty(model, pictures * copies, slots)
         self.position = torch.zeros(1, dtype=torch.long, device=device)
         self.place = torch.zeros(1, dtype=torch.long, device=device)
         self.code = torch.zeros(pictures, dtype=torch.long, device=device)
@@ -74,20 +205,14 @@ class Steps:
         self.finite = torch.ones((), dtype=torch.bool, device=device)
         self.filled = 0
         self.taken = Lock()
-        self.run: Callable[[int], None] = self.step
-        if model.compiled:
-            self.run = torch.compile(self.step, fullgraph=True, dynamic=False)
-        self.graphs: dict[int, Any] = {}
-        self.pool: Any = None
+        changed = (
+            self.position, self.place, self.code, self.codes, self.finite, self.cache.bias
+        )  # fmt: skip
+        self.graphs = Graphs(model, self.step, changed)
 
     def take(self, cache: Cache, filled: int) -> None:
         """Begin where cache ends, of which filled slots are filled."""
-        own, t = self.cache, filled
-        own.keys[:, :, :, :t].copy_(cache.keys[:, :, :, :t])
-        own.values[:, :, :, :t].copy_(cache.values[:, :, :, :t])
-        own.bias.fill_(float("-inf"))
-        own.bias[..., :t].copy_(cache.bias[..., :t])
-        own.padding.copy_(cache.padding)
+        _take(self.cache, cache, filled)
         self.position.fill_(filled)
         self.filled = filled
 
@@ -127,35 +252,5 @@ class Steps:
             self.code.copy_(before)
         for _ in range(noise.shape[1] - (logits is not None)):
             self.filled += 1
-            self._replay(-(-self.filled // BUCKET) * BUCKET)
+            self.graphs(self.filled)
         return self.codes.clone(), self.finite.clone()
-
-    def _replay(self, span: int) -> None:
-        if self.model.device.type != "cuda":
-            self.run(span)
-            return
-        if span not in self.graphs:
-            self._capture(span)
-        self.graphs[span].replay()
-
-    def _capture(self, span: int) -> None:
-        """Make the graph of a step; what the warm-up has changed is put back."""
-        start = time.perf_counter()
-        kept = (self.position, self.place, self.code, self.codes, self.finite, self.cache.bias)
-        before = [tensor.clone() for tensor in kept]
-        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self.place.zero_()
-                self.position.copy_(before[0])  # the slot that the real step writes too
-                self.run(span)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            self.run(span)
-        self.pool = graph.pool()
-        for tensor, old in zip(kept, before, strict=True):
-            tensor.copy_(old)
-        self.graphs[span] = graph
-        log.info("captured a step over %d slots in %.1f s", span, time.perf_counter() - start)

@@ -4,6 +4,7 @@ write_text is the loop for the answers of a call, TextWriter the one for answers
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from janus_kit.engine import Decoder, slots_for
 from janus_kit.errors import GenerationError
 from janus_kit.generation.sampling import SamplingOptions, choose, on_device
+from janus_kit.graphs import TextSteps, replays
 from janus_kit.model import Cache, Janus
 from janus_kit.prompts import pad_left
 from janus_kit.steps import native_step
@@ -63,17 +65,18 @@ def write_text(
     logits = decoder.head(decoder.read(model.embed(decoder.tokens, image, features)))
     ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
     noise = on_device(noise, model.device)
-    for place in range(noise.shape[1]):
-        logits = logits.float()
-        if not logits.isfinite().all():
-            raise GenerationError(_broken(place))
-        tokens = choose(logits, noise[:, place], options).masked_fill(ended, eos)
-        ended = ended | (tokens == eos)
-        yield tokens
-        if bool(ended.all()):
-            return
-        if place + 1 < noise.shape[1]:
-            logits = decoder.step(model.language.embed(tokens))
+    with decoder.lent() if noise.shape[1] > 1 else nullcontext():
+        for place in range(noise.shape[1]):
+            logits = logits.float()
+            if not logits.isfinite().all():
+                raise GenerationError(_broken(place))
+            tokens = choose(logits, noise[:, place], options).masked_fill(ended, eos)
+            ended = ended | (tokens == eos)
+            yield tokens
+            if bool(ended.all()):
+                return
+            if place + 1 < noise.shape[1]:
+                logits = decoder.step(model.language.embed(tokens))
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class TextWriter:
         self.eos, self.pad, self.image = eos, pad, image
         self.noise, self.options = on_device(noise, model.device), options
         self.native = native_step(model, "text")
+        self.replayed: TextSteps | None = None  # of a GPU, on the cache as it is
         self.names: list[Any] = [None] * rows  # None: the row is free
         self.written: list[list[int]] = [[] for _ in range(rows)]
         self.limits = [0] * rows  # of the lengths of answers
@@ -223,6 +227,10 @@ class TextWriter:
             stores = (cache.keys, cache.values, cache.angles, cache.padding)
             logits = self.native(embeds, *stores, self.filled)
             cache.bias[..., self.filled] = 0
+        elif replays(self.model):
+            if self.replayed is None or self.replayed.cache is not cache:
+                self.replayed = TextSteps(self.model, cache)
+            logits = self.replayed(embeds, self.filled)
         else:
             position = torch.tensor([self.filled], device=self.model.device)
             span = slots_for(self.filled + 1)
@@ -237,6 +245,7 @@ class TextWriter:
         if self.cache is None or not kept or 2 * len(kept) > len(self.names):
             return
         rows = torch.tensor(kept, device=self.model.device)
+        self.replayed = None
         self.cache, self.logits = self.cache.pick(rows), self.logits[rows]
         self.names = [self.names[row] for row in kept]
         self.written = [self.written[row] for row in kept]
@@ -253,6 +262,7 @@ class TextWriter:
         longest = self.filled - min(begins, default=self.filled)
         wanted = max(t, longest)
         if self.cache is None or wanted >= self.cache.slots:
+            self.replayed = None
             # Twice the longest answer, so that rows are moved once an answer, not once a step.
             slots = slots_for(wanted + 2 * len(self.noise))
             mask = torch.zeros(len(self.names), 0, dtype=torch.bool, device=device)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from pipeline_parts import picture
 
-from janus_kit import engine
+from janus_kit import engine, writing
+from janus_kit.batch.captions import caption_stream
 from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.pipeline import JanusPipeline
 
@@ -63,3 +64,25 @@ def test_captured_steps_draw_what_eager_ones_draw(
     monkeypatch.setattr(engine, "lend", lambda *shape: None)
     eager = [pipe(PROMPTS, seed=s, output_type="tokens").codes for s in (1, 2)]
     assert all(torch.equal(a, b) for a, b in zip(captured, eager, strict=True))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_captured_steps_write_what_eager_ones_write(
+    hf_folder: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = JanusPipeline.from_pretrained(
+        hf_folder, device="cuda", dtype="float32", compile=compiled
+    )
+    images = [picture(i) for i in range(5)]
+
+    def write() -> tuple[list[str], list[str | None]]:
+        stream = caption_stream(pipe, images, "what colour?", batch_size=2, max_new_tokens=12)
+        return (
+            pipe.ask(images, "what colour?", max_new_tokens=12, batch_size=2),
+            [found.text for found in stream],
+        )
+
+    captured = [write(), write()]
+    monkeypatch.setattr(engine, "lend_text", lambda *shape: None)
+    monkeypatch.setattr(writing, "replays", lambda model: False)
+    assert captured == [write()] * 2

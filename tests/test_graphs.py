@@ -1,15 +1,18 @@
 """The fixed-shape steps that a GPU replays, run here without capture, and what would break them."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pipeline_parts import picture
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from janus_kit import JanusPipeline, engine, graphs
-from janus_kit.graphs import Steps
+from janus_kit.graphs import Steps, TextSteps
+from janus_kit.model import Cache
 
 
 @pytest.fixture
@@ -58,6 +61,38 @@ def test_steps_draw_what_the_plain_loop_draws(
     assert not any(steps.taken.locked() for steps in lent)
 
 
+def test_lent_steps_write_what_the_plain_loop_writes(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write() -> list[str]:
+        images = [picture(0), picture(1)]
+        return pipe.ask(images, "What is shown?", max_new_tokens=9, temperature=1, seed=3)
+
+    expected = write()
+    lent: list[TextSteps] = []
+
+    def lend(model: Any, rows: int, slots: int) -> TextSteps:
+        cache = Cache.empty(
+            model.config.language, torch.zeros(rows, 0, dtype=torch.bool), slots + 70, model.dtype
+        )
+        steps = TextSteps(model, cache)
+        steps.taken.acquire()
+        lent.append(steps)
+        return steps
+
+    monkeypatch.setattr(engine, "lend_text", lend)
+    assert write() == expected
+    assert [steps.taken.locked() for steps in lent] == [False]
+    pipe.ask(picture(0), "What is shown?", max_new_tokens=1)  # nothing is read after the first
+    assert len(lent) == 1
+    answer = pipe.chat([{"role": "user", "content": "Hello"}], stream=True, max_new_tokens=9)
+    next(answer)
+    assert lent[1].taken.locked()
+    del answer
+    gc.collect()
+    assert not lent[1].taken.locked()
+
+
 class NoSync(TorchDispatchMode):
     """Fails where a tensor's value goes to Python: on a GPU, a wait for it."""
 
@@ -80,6 +115,9 @@ def test_a_step_never_waits_for_the_device(pipe: JanusPipeline) -> None:
     steps = steps_of(pipe)
     with NoSync():
         steps.step(graphs.BUCKET)
+    texts = TextSteps(pipe.model, steps.cache)
+    with NoSync():
+        texts(texts.embeds.clone(), 3)
     with pytest.raises(AssertionError, match="reads a tensor back"), NoSync():
         bool(steps.finite)
 
@@ -101,9 +139,44 @@ def test_steps_are_one_graph_that_is_compiled_once(pipe: JanusPipeline) -> None:
     assert len(calls) == 1
 
 
+@torch.inference_mode()
+def test_more_shapes_are_compiled_than_torch_allows_unasked(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch._dynamo.reset()
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **how: compile(f, backend="eager", **how))
+    pipe.model.compiled = True
+    options = engine.SamplingOptions()
+    for pictures in (1, 2, 3):
+        steps = Steps(pipe.model, pipe.code_table, pictures, 2, 400, options)
+        for filled in (1, 129, 257, 385):
+            steps.place.zero_()
+            steps.graphs(filled)
+    torch._dynamo.reset()
+
+
 def test_what_is_lent_is_kept_for_a_gpu_alone(pipe: JanusPipeline) -> None:
     options = engine.SamplingOptions()
     assert graphs.lend(pipe.model, pipe.code_table, 1, 2, 40, options) is None
+    assert graphs.lend_text(pipe.model, 1, 40) is None
+
+
+def test_steps_of_text_are_kept_while_they_are_wide_enough(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "replays", lambda model: True)
+    steps = graphs.lend_text(pipe.model, 2, 40)
+    assert steps is not None
+    assert steps.cache.slots == graphs.BUCKET
+    assert graphs.lend_text(pipe.model, 2, 40) is None  # another thread has them
+    steps.taken.release()
+    for rows, slots, same in ((2, graphs.BUCKET, True), (1, 40, False), (1, 200, False)):
+        other = graphs.lend_text(pipe.model, rows, slots)
+        assert other is not None
+        assert (other is steps) == same
+        other.taken.release()
+        steps = other
 
 
 @pytest.mark.slow

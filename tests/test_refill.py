@@ -40,6 +40,14 @@ def asked(janus: Janus, count: int) -> tuple[list[list[int]], Tensor]:
     return rows, features
 
 
+def use(steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have native steps, or PyTorch's, or those that a GPU replays, here without capture."""
+    if steps != "native":
+        for module in (engine, writing):
+            monkeypatch.setattr(module, "native_step", lambda model, kind: None)
+    monkeypatch.setattr(writing, "replays", lambda model: steps == "replayed")
+
+
 def alone(janus: Janus, row: list[int], features: Tensor, options: SamplingOptions) -> list[int]:
     noise = uniforms([4], STEPS)
     written = write_text(
@@ -75,13 +83,11 @@ def together(
 
 
 @pytest.mark.parametrize("options", [GREEDY, DRAWN], ids=["greedy", "drawn"])
-@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+@pytest.mark.parametrize("steps", ["native", "torch", "replayed"])
 def test_refilled_rows_are_answered_as_alone(
-    janus: Janus, options: SamplingOptions, native: bool, monkeypatch: pytest.MonkeyPatch
+    janus: Janus, options: SamplingOptions, steps: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not native:
-        for module in (engine, writing):
-            monkeypatch.setattr(module, "native_step", lambda model, kind: None)
+    use(steps, monkeypatch)
     rows, features = asked(janus, 30)
     expected = {i: alone(janus, row, features[i], options) for i, row in enumerate(rows)}
     lengths = {len(ids) for ids in expected.values()}
@@ -131,13 +137,11 @@ def test_a_rows_logits_are_to_the_bit_those_that_it_has_alone(janus: Janus) -> N
         assert all(torch.equal(a, b) for a, b in zip(found, five[name], strict=True))
 
 
-@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+@pytest.mark.parametrize("steps", ["native", "torch", "replayed"])
 def test_a_row_with_nan_fails_alone(
-    janus: Janus, native: bool, monkeypatch: pytest.MonkeyPatch
+    janus: Janus, steps: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not native:
-        for module in (engine, writing):
-            monkeypatch.setattr(module, "native_step", lambda model, kind: None)
+    use(steps, monkeypatch)
     rows, features = asked(janus, 10)
     expected = {i: alone(janus, row, features[i], GREEDY) for i, row in enumerate(rows) if i != 4}
     features[4] = float("nan")
