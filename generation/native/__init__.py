@@ -1,7 +1,7 @@
 """What runs in C on a CPU, where it was built: decoder steps, attention, packed matrices.
 
 step.c does whole decoder steps on row-major matrices as PyTorch holds them, attend.c the attention
-of whole rows, linear.h matrices in 8 and 4 bits. On a CPU a step of few rows reads every weight
+of whole rows, packed.h matrices in 8 and 4 bits. On a CPU a step of few rows reads every weight
 once, and a small model's step in PyTorch is mostly the starting of its hundred operations.
 """
 

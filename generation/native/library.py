@@ -14,7 +14,7 @@ __all__ = ["address", "available", "level", "library", "read_speed", "whole"]
 
 log = logging.getLogger(__name__)
 
-GROUP, CHANNELS = 64, 16  # as linear.h has them
+GROUP, CHANNELS = 64, 16  # as packed.h has them
 
 
 @cache

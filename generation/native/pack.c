@@ -1,4 +1,4 @@
-/* Matrices of numbers -> packed ones, as linear.h reads them. */
+/* Matrices of numbers -> packed ones, as packed.h reads them. */
 #include "common.h"
 
 /* The scale of a group in half bytes, of several that are tried the one with the least squared
@@ -23,7 +23,7 @@ EVERY_CPU static uint16_t best_scale(const float *w) {
     return best;
 }
 
-/* w [n, k], fp32 or bfloat16, row-major -> packed and its scales; see linear.h. */
+/* w [n, k], fp32 or bfloat16, row-major -> packed and its scales; see packed.h. */
 void janus_pack(int64_t kind, const void *w, int64_t half, int64_t n, int64_t k,
                           uint8_t *to, void *scales, int64_t threads) {
     int64_t groups = whole(k, GROUP) / GROUP, blocks = whole(n, CHANNELS) / CHANNELS;

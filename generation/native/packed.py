@@ -27,7 +27,7 @@ class _Piece(ctypes.Structure):
 class Packed(nn.Module):
     """A linear layer with packed weights: [..., k] -> [..., n], in the dtype of what comes in.
 
-    bits: 8 or 4. packed: uint8, as linear.h lays it out; scale: fp32 [n], or bfloat16
+    bits: 8 or 4. packed: uint8, as packed.h lays it out; scale: fp32 [n], or bfloat16
     [n/16, k/64, 16]. For inference on a CPU only.
     """
 
