@@ -29,6 +29,10 @@ def bench(
     ] = False,
     captions: Annotated[bool, typer.Option(help="Also captions and answers.")] = True,
     load: Annotated[bool, typer.Option("--load", help="Also loading, on the CPU.")] = False,
+    peers: Annotated[
+        str | None,
+        typer.Option(help="Of generate, dynamic cache and published loop, with commas. [all]"),
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="For random weights. [runs/shapes]")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file.")] = None,
     quiet: Quiet = False,
@@ -42,8 +46,8 @@ def bench(
     janus-kit bench
     janus-kit bench --shape janus-pro-1b --dtype bfloat16 --codes 16 -o results.json
     """
+    from janus_kit.bench.run import PEERS, show, write
     from janus_kit.bench.run import bench as run
-    from janus_kit.bench.run import show, write
 
     result = run(
         shape,
@@ -59,6 +63,7 @@ def bench(
         compiled=compiled,
         captions=captions,
         load=load,
+        peers=PEERS if peers is None else [name.strip() for name in peers.split(",")],
         folder=folder,
     )
     console.result(show(result), result, False)

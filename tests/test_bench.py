@@ -34,6 +34,18 @@ def test_the_command_times_both_and_finds_them_equal(
     assert "generate" in ended.out
 
 
+def test_some_peers_are_left_out(janus: Run, hf_folder: Path, tmp_path: Path) -> None:
+    small = ("bench", "--model", hf_folder, "--rounds", 1, "--no-captions", "--codes", 4)
+    ended = janus(*small, "--peers", "published loop, generate", "-o", "figures.json")
+    assert ended.code == 0, ended.err
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert list(figures["agreement"]) == ["codes, published loop", "codes, generate"]
+    assert figures["share of a memory read"] is None  # a small model's weights stay in the cache
+    ended = janus(*small, "--peers", "vllm")
+    assert ended.code == 2
+    assert "not 'vllm'" in ended.err
+
+
 def test_the_first_row_is_shown_and_nothing_is_drawn_after_it(
     pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from math import isqrt
 from pathlib import Path
@@ -29,8 +30,9 @@ from janus_kit.pipeline import CAPTION, JanusPipeline
 from janus_kit.prompts import Message, chat_ids, drawing_ids
 from janus_kit.steps import native_step
 
-__all__ = ["bench", "show"]
+__all__ = ["PEERS", "bench", "show"]
 
+PEERS = ("generate", "dynamic cache", "published loop")
 SHAPES = ("embedded", "janus-pro-1b", "janus-pro-7b")
 LONG = 100  # tokens of an answer in which the end is not allowed
 
@@ -83,6 +85,7 @@ def bench(
     compiled: bool = False,
     captions: bool = True,
     load: bool = False,
+    peers: Sequence[str] = PEERS,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """Time janus_kit and transformers on the same weights; returns what `show` prints.
@@ -90,7 +93,11 @@ def bench(
     shape: embedded (its true weights) or a published one with random weights, made in folder; or
     model names any folder or id. codes: how many of a picture's codes are drawn, a square number;
     decoding is counted when they are all. load: also time loading, each in a process of its own.
+    peers: which of PEERS draw, too.
     """
+    for peer in peers:
+        if peer not in PEERS:
+            raise OptionError(f"peers must be of {', '.join(PEERS)}, not {peer!r}")
     if shape not in SHAPES:
         raise OptionError(f"shape must be one of {', '.join(SHAPES)}, not {shape!r}")
     if threads:
@@ -107,18 +114,17 @@ def bench(
         raise OptionError(f"codes must be a square number up to {pipe.config.codes}, not {count}")
     ours, theirs = Ours(pipe), Theirs(pipe, pipe.dtype)
     drawn = ours.draw(count, batch)
-    same = {
-        "codes, generate": agreement(drawn, theirs.draw(count, batch)),
-        "codes, dynamic cache": agreement(drawn, theirs.draw_dynamic(count, batch)),
-        "codes, published loop": agreement(drawn, theirs.draw_published(count, batch)),
+    drawers = {
+        "generate": theirs.draw,
+        "dynamic cache": theirs.draw_dynamic,
+        "published loop": theirs.draw_published,
     }
-    found = {"read": [read_speed()]}
     work: dict[str, Callable[[], Any]] = {
         "janus_kit": lambda: ours.draw(count, batch),
-        "generate": lambda: theirs.draw(count, batch),
-        "dynamic cache": lambda: theirs.draw_dynamic(count, batch),
-        "published loop": lambda: theirs.draw_published(count, batch),
+        **{peer: partial(drawers[peer], count, batch) for peer in peers},
     }
+    same = {f"codes, {peer}": agreement(drawn, work[peer]()) for peer in peers}
+    found = {"read": [read_speed()]}
     tasks = {f"{batch} × {count} codes": medians(work, rounds)}
     if count == pipe.config.codes:  # transformers shows nothing before the end
         first = {"janus_kit": lambda: ours.first_row(batch)}
@@ -127,7 +133,7 @@ def bench(
         theirs.compile()
         theirs.draw(count, batch)
         tasks["static cache, compiled"] = medians(
-            {"janus_kit": work["janus_kit"], "generate": work["generate"]}, rounds
+            {"janus_kit": work["janus_kit"], "generate": lambda: theirs.draw(count, batch)}, rounds
         )
     if captions:
         question = [Message("user", CAPTION, images=1)]
@@ -163,6 +169,7 @@ def bench(
         "seconds": tasks,
         "memory read, GB/s": found["read"],
         "step reads, GB": step_bytes(pipe, batch, count),
+        "share of a memory read": share_of_read(pipe, tasks, batch, count, found["read"]),
         "agreement": same,
         "peak memory, GB": round(peak(), 2),
     }
@@ -212,6 +219,22 @@ def step_bytes(pipe: JanusPipeline, batch: int, count: int) -> float | None:
     language = pipe.config.language
     width = 2 * language.layers * language.kv_heads * language.head_dim * pipe.dtype.itemsize
     return round((step.bytes + 2 * batch * (count / 2) * width) / 1e9, 4)
+
+
+def share_of_read(
+    pipe: JanusPipeline,
+    tasks: Mapping[str, Mapping[str, Mapping[str, float]]],
+    batch: int,
+    count: int,
+    reads: Sequence[float | None],
+) -> float | None:
+    """What the steps read a second, over what a sum read before and after; the reading of prompts
+    counts as if it were steps. None where a step reads less than a CPU's caches may hold."""
+    size, speeds = step_bytes(pipe, batch, count), [speed for speed in reads if speed]
+    if size is None or size < 0.5 or not speeds:
+        return None
+    seconds = tasks[f"{batch} × {count} codes"]["janus_kit"]["wall"]
+    return round(size * count / seconds / statistics.mean(speeds), 2)
 
 
 def read_speed() -> float | None:
@@ -281,6 +304,8 @@ def show(result: Mapping[str, Any]) -> str:
         lines.append("logits' difference from float32: " + str(result["logits' difference"]))
     for name, figures in result.get("load", {}).items():
         lines.append(f"load, {name}: {figures['wall']} s, {figures['GB']} GB")
+    if result["share of a memory read"] is not None:
+        lines.append(f"share of a memory read: {result['share of a memory read']}")
     lines.append(f"memory read: {result['memory read, GB/s']} GB/s; load: {result['load average']}")
     return "\n".join(lines)
 
