@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -101,6 +102,31 @@ def test_a_process_that_never_answers_is_ended_and_a_thread_decodes(
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert multiprocessing.active_children() == []
+
+
+def killed_by_three(item: int, size: int) -> loader.Pixels:
+    if item == 3:
+        assert multiprocessing.parent_process() is not None, "the run itself would have ended"
+        os._exit(1)
+    return doubled(item, size)
+
+
+def test_what_has_killed_a_process_is_not_decoded_by_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, started = loader._started, iter(["a process", "none left"])
+
+    def once(workers: int) -> loader.Executor:
+        return start(workers if next(started, None) == "a process" else 0)
+
+    monkeypatch.setattr(loader, "_started", once)
+    found = dict(loader.ahead(killed_by_three, range(12), 1, 1, 4))
+    assert list(found) == list(range(12))
+    lost = [item for item, result in found.items() if isinstance(result, str)]
+    assert 3 in lost
+    assert len(lost) <= 4  # those that were under way together
+    assert "no other can be started" in str(found[3])
+    assert all(isinstance(found[item], np.ndarray) for item in range(12) if item not in lost)
 
 
 def test_a_worker_sees_no_main_module_to_run_but_threads_find_what_is_in_it() -> None:

@@ -196,12 +196,20 @@ def _submit(pool: Executor, work: Callable[..., Any], *given: Any) -> Future[Any
 def _singly(
     work: Callable[[T, int], Pixels | str], items: Iterable[T], size: int
 ) -> Generator[tuple[T, Pixels | str], None, None]:
-    """work one after the other in one process; an error for an item that kills it twice."""
+    """work one after the other in one process; an error for an item that kills it twice.
+
+    And for all where no process can be started any more: one of them has just killed one, and a
+    thread would take the whole run along.
+    """
     pool = _started(1)
     try:
         for item in items:
-            found: Pixels | str = ""
+            found: Pixels | str = (
+                "a process that decoded died, and no other can be started; try again"
+            )
             for _ in range(2):  # one of them may have died of another's doing
+                if isinstance(pool, ThreadPoolExecutor):
+                    break
                 try:
                     found = pool.submit(work, item, size).result()
                     break
