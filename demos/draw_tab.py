@@ -190,12 +190,8 @@ def draw_tab(studio: Studio) -> DrawTab:
     ) -> AsyncIterator[dict[Any, Any]]:
         """Draw, perhaps judge, and show; the updates of the page."""
         begun = time.monotonic()
-        drawing = replace(base, seeds=[first + i for i in range(number)], live=True)
-        half = studio.pipe.config.side // 2
-        drawing = replace(
-            drawing, preview_rows=frozenset({half // 2, half, half + half // 2} - {0})
-        )
-        job = studio.submit(drawing)
+        seeds = [first + i for i in range(number)]
+        job = studio.submit(replace(base, seeds=seeds, live=True))
         yield {stop: gr.update(interactive=True), status: "Waiting for the model …"}
         progress, folder = Progress(number), studio.folder()
         pictures: list[Picture] = []
@@ -225,11 +221,11 @@ def draw_tab(studio: Studio) -> DrawTab:
                 yield {status: f"Judging: {len(scores)} of {number} …"}
             pairs = sorted(zip(scores, pictures, strict=True), key=lambda pair: -pair[0])
             pictures = [replace(picture, score=score) for score, picture in pairs]
-        seeds = f"Seed {first}" if number == 1 else f"Seeds {first} to {first + number - 1}"
+        named = f"Seed {first}" if number == 1 else f"Seeds {first} to {first + number - 1}"
         hint = studio.pipe.hint.about([base.prompt])
         hint = f" By the way, {hint}." if hint else ""
         yield {
-            status: f"Done in {time.monotonic() - begun:.1f} s. {seeds}.{hint}",
+            status: f"Done in {time.monotonic() - begun:.1f} s. {named}.{hint}",
             live: gr.update(value=None, visible=False),
             gallery: gr.update(
                 value=[(picture.path, _caption(picture)) for picture in pictures],

@@ -53,7 +53,7 @@ class Drawing:
     top_p: float = 1.0
     initial_codes: Tensor | None = None  # int64 [k], what every picture begins with
     preview_rows: frozenset[int] = frozenset()  # rows, from 1, after which to show what is there
-    live: bool = False  # also show others, as often as half of the time allows
+    live: bool = False  # also show others, as often as a quarter of the time allows
 
     @property
     def options(self) -> dict[str, float | None]:
