@@ -1,13 +1,15 @@
 """janus-kit train: make the embedded model from nothing, and measure it."""
 
+import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from janus_kit import console
 from janus_kit.console import Model, Quiet, Verbose
+from janus_kit.errors import OptionError
 
 __all__ = ["app"]
 
@@ -80,6 +82,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Of scenes and pictures.")] = 0,
     guidance: Annotated[float | None, typer.Option(help="Of the drawing. [the model's]")] = None,
     quantization: Annotated[str | None, typer.Option(help="int8, int4 or fp8.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Figures by -o that these may not fall short of.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The figures as one line of JSON.")
@@ -90,10 +95,16 @@ def evaluate(
 ) -> None:
     """Measure tokenizer, drawing, captions and answers of a model of the training world.
 
+    With --baseline it exits with 1 where a share lies below the interval that it has there.
+
     \b
     janus-kit train evaluate --every 3 -o results.json
+    janus-kit train evaluate --quantization int8 --baseline results.json
     """
     from janus_kit.training.evaluate import evaluate as measure
+    from janus_kit.training.measures import fallen
+
+    before = {} if baseline is None else _figures(baseline, scenes=scenes, seed=seed)
 
     figures = measure(
         model,
@@ -107,3 +118,28 @@ def evaluate(
         report=console.log.info,
     )
     console.result("" if as_json else console.table(figures), figures, as_json)
+    if baseline is None:
+        return
+    lost = fallen(figures, before)
+    for line in lost:
+        console.complain(f"below the interval of {baseline}: {line}")
+    if lost:
+        raise typer.Exit(1)
+    console.log.warning("no share lies below its interval in %s", baseline)
+
+
+def _figures(path: Path, **settings: int) -> dict[str, Any]:
+    """An evaluation of the same held-out scenes."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not JSON"
+        raise OptionError(f"{path}: cannot be the baseline ({why}); give a file by -o") from error
+    if not isinstance(found, dict) or "answers" not in found:
+        raise OptionError(f"{path}: holds no evaluation; give a file by -o of this command")
+    for name, value in settings.items():
+        if found.get(name) != value:
+            raise OptionError(
+                f"{path}: has --{name} {found.get(name)}, not {value}; the same must be asked"
+            )
+    return found

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Run
 from PIL import Image
 
 from janus_kit.errors import JanusKitError
@@ -14,6 +15,7 @@ from janus_kit.scoring.geneval import Detection
 from janus_kit.scoring.promptset import TASKS, prompts
 from janus_kit.training import evaluate, language, world
 from janus_kit.training.evaluate import _by_task, _facts, _is_novel, _kind
+from janus_kit.training.measures import share
 
 TRUE: dict[bytes, world.Scene] = {}  # pictures that were rendered → what they show
 
@@ -138,3 +140,29 @@ def test_held_out_prompts_of_geneval_are_known_as_such() -> None:
         if line["tag"] == "colors":
             (clause,) = line["include"]
             assert world.held_out(clause["class"], clause["color"])
+
+
+def test_shares_below_the_interval_of_a_baseline_are_told(
+    janus: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {"scenes": 2, "seed": 0, "answers": {"all": share(50, 100), "what": share(9, 10)}}
+    (tmp_path / "before.json").write_text(json.dumps(before))
+    (tmp_path / "no.json").write_text("[]")
+    worse = {"answers": {"all": share(45, 100), "what": share(3, 10)}, "quantization": "int4"}
+    monkeypatch.setattr(evaluate, "evaluate", lambda *given, **options: worse)
+    ask = ("train", "evaluate", "--baseline")
+    ended = janus(*ask, "before.json", "--scenes", 2)
+    assert ended.code == 1
+    (line,) = [line for line in ended.err.splitlines() if "below" in line]
+    assert "answers, what: 30.0%, was 90.0% (59.6% to 98.2%)" in line
+    worse["answers"] = {"all": share(45, 100), "what": share(1, 2)}  # type: ignore[dict-item]
+    ended = janus(*ask, "before.json", "--scenes", 2)
+    assert (ended.code, "no share lies below" in ended.err) == (0, True)
+    for file, scenes, why in (
+        ("before.json", 3, "before.json: has --scenes 2, not 3"),
+        ("no.json", 2, "no.json: holds no evaluation"),
+        ("none.json", 2, "none.json: cannot be the baseline (No such file or directory)"),
+    ):
+        ended = janus(*ask, file, "--scenes", scenes)
+        assert ended.code == 2
+        assert why in ended.err

@@ -16,7 +16,7 @@ from PIL import Image
 
 from janus_kit import loading
 from janus_kit.bench.peers import Ours, Theirs, agreement
-from janus_kit.bench.run import medians, processor
+from janus_kit.bench.run import difference, medians, processor
 from janus_kit.pipeline import CAPTION, JanusPipeline
 from janus_kit.prompts import Message, chat_ids
 from janus_kit.scoring.colors import PixelColors
@@ -97,6 +97,10 @@ def evaluate(
     result |= _drawing(pipe, detector, samples, every, seed, guidance, report)
     if quantization is None:  # transformers has the same weights, but none of our quantizations
         result["cost"] = _cost(pipe, report)
+    else:
+        plain = JanusPipeline.from_pretrained(model)
+        plain.set_progress_bar_config(disable=True)
+        result["logits' difference"] = difference(pipe, plain, Ours(plain).draw(pipe.config.codes))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f".{out.name}.partial")

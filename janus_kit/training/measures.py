@@ -1,13 +1,15 @@
 """The arithmetic of an evaluation: shares with intervals, PSNR and SSIM."""
 
 import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-__all__ = ["psnr", "share", "ssim"]
+__all__ = ["fallen", "psnr", "share", "ssim"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -29,6 +31,29 @@ def share(right: int, of: int, alike: float = 1) -> dict[str, float]:
         "low": round(max(0.0, middle - spread), 4),
         "high": round(min(1.0, middle + spread), 4),
     }
+
+
+def fallen(figures: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """The shares of figures that lie below the interval that they had before, a line each.
+
+    The share before must also lie above the new interval: two wrong of two say little.
+    """
+    had = dict(_shares(before))
+    return [
+        f"{name}: {now['share']:.1%}, was {had[name]['share']:.1%} "
+        f"({had[name]['low']:.1%} to {had[name]['high']:.1%})"
+        for name, now in _shares(figures)
+        if name in had and now["share"] < had[name]["low"] and now["high"] < had[name]["share"]
+    ]
+
+
+def _shares(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every share with an interval, by the names of its sections."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping) and "low" in value:
+            yield f"{above}{name}", value
+        elif isinstance(value, Mapping):
+            yield from _shares(value, f"{above}{name}, ")
 
 
 def psnr(true: Pixels, rebuilt: Pixels) -> float:
