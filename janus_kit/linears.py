@@ -8,7 +8,47 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Stacked", "Unfilled", "slim"]
+__all__ = ["Linear", "Stacked", "Unfilled", "quick_in_half", "slim", "widens"]
+
+FEW, ROWS = 8, 1024  # rows of x from which on to widen, and of a weight that are widened at once
+
+
+def quick_in_half(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 itself; AVX2 imitates it, many times slower."""
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def widens(x: Tensor) -> bool:
+    """Whether products with x are to be made in fp32: bfloat16 on a CPU that has no such products.
+
+    As where there are some, only what comes out of them is rounded.
+    """
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.bfloat16
+        and not torch.is_grad_enabled()
+        and not quick_in_half(x.device)
+    )
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.linear, of which what widens() is made in fp32, some rows of the weight at a time."""
+    if x.numel() < FEW * x.shape[-1] or weight.dtype != x.dtype or not widens(x):
+        return F.linear(x, weight, bias)
+    wide = x.float()
+    y = x.new_empty(*x.shape[:-1], len(weight))
+    for start in range(0, len(weight), ROWS):
+        part = slice(start, start + ROWS)
+        shift = None if bias is None else bias[part].float()
+        y[..., part] = F.linear(wide, weight[part].float(), shift)
+    return y
+
+
+class Linear(nn.Linear):
+    """nn.Linear by product."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return product(x, self.weight, self.bias)
 
 
 def slim(layer: nn.Module, x: Tensor) -> Tensor:
@@ -16,7 +56,7 @@ def slim(layer: nn.Module, x: Tensor) -> Tensor:
 
     On a CPU in fp32, weight @ xᵀ reads the weights faster than x @ weightᵀ does.
     """
-    if type(layer) is not nn.Linear or x.device.type != "cpu" or x.dtype != torch.float32:
+    if type(layer) is not Linear or x.device.type != "cpu" or x.dtype != torch.float32:
         return layer(x)  # type: ignore[no-any-return]
     y = torch.mm(layer.weight, x.contiguous().t()).t()
     return y if layer.bias is None else y + layer.bias
@@ -38,7 +78,7 @@ class Stacked(nn.Module):
         return torch.cat(list(self.pieces))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([F.linear(x, piece) for piece in self.pieces], -1)
+        return torch.cat([product(x, piece) for piece in self.pieces], -1)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[prefix + "weight"] = self.weight if keep_vars else self.weight.detach()

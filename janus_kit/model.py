@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from janus_kit.config import JanusConfig, LanguageConfig
 from janus_kit.generation import native
 from janus_kit.generation.vq import VQTokenizer
-from janus_kit.linears import slim
+from janus_kit.linears import Linear, slim, widens
 from janus_kit.vision.encoder import (
     Projector,
     VisionEncoder,
@@ -103,6 +103,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
 
     A single query is the last position and sees all.
     """
+    if widens(q):
+        return attend(q.float(), k.float(), v.float(), bias).to(q.dtype)
     shared = q.shape[1] != k.shape[1]
     causal = bias is None and q.shape[2] > 1
     if causal and native.attends(q, k, v):
@@ -129,8 +131,8 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         wide = (config.heads + 2 * config.kv_heads) * config.head_dim
-        self.qkv = nn.Linear(config.hidden, wide, bias=False)
-        self.out = nn.Linear(config.heads * config.head_dim, config.hidden, bias=False)
+        self.qkv = Linear(config.hidden, wide, bias=False)
+        self.out = Linear(config.heads * config.head_dim, config.hidden, bias=False)
 
     def split(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[b, t, wide] -> q [b, heads, t, head_dim], k and v with kv_heads, rotated."""
@@ -190,8 +192,8 @@ class Layer(nn.Module):
         self.norm1 = nn.RMSNorm(config.hidden, eps=config.rms_eps)
         self.attention = Attention(config)
         self.norm2 = nn.RMSNorm(config.hidden, eps=config.rms_eps)
-        self.gate_up = nn.Linear(config.hidden, 2 * config.intermediate, bias=False)
-        self.down = nn.Linear(config.intermediate, config.hidden, bias=False)
+        self.gate_up = Linear(config.hidden, 2 * config.intermediate, bias=False)
+        self.down = Linear(config.intermediate, config.hidden, bias=False)
 
     def mlp(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(self.norm2(x)).chunk(2, -1)
@@ -321,7 +323,7 @@ class Janus(nn.Module):
         self.config = config
         d, vq = config.language.hidden, config.vq
         self.language = Language(config.language)
-        self.text_head = nn.Linear(d, config.language.vocab_size, bias=False)
+        self.text_head = Linear(d, config.language.vocab_size, bias=False)
         self.vision = VisionEncoder(config.vision)
         self.vision_aligner = Projector(config.vision.width, d, d)
         self.vq = VQTokenizer(vq)

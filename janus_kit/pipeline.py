@@ -40,7 +40,7 @@ from janus_kit.model import Janus
 from janus_kit.options import batch_rows, texts, whole
 from janus_kit.progress import rows_bar
 from janus_kit.prompts import OLD, PRO, Tokenizer
-from janus_kit.variants import Variant
+from janus_kit.variants import Variant, check_offered
 from janus_kit.vision import images as pictures
 
 __all__ = ["DrawingOutput", "JanusPipeline"]
@@ -99,7 +99,7 @@ class JanusPipeline:
         bits of what a step reads, components "draw" or "understand" only what that takes, offload
         "cpu" the weights in memory until a GPU needs them. Raises CheckpointError for a folder
         that is not whole, DeviceError for a device or dtype that is not there, OptionError for
-        what a device cannot do.
+        what a device cannot do and for a quantization that the model was found not to stand.
         """
         variant = Variant(
             quantization=quantization, components=components, offload=offload, compile=compile
@@ -109,6 +109,7 @@ class JanusPipeline:
         folder, name = loading.find(
             id_or_folder, revision=revision, local_files_only=local_files_only, token=token
         )
+        check_offered(folder, quantization, lambda: loading.digest(folder, None))
         config, _ = checkpoint.read_config(folder)
         tokenizer = Tokenizer.from_folder(folder, config.language.vocab_size)
         model = loading.open_model(folder, place, kind, verify, variant)

@@ -10,7 +10,9 @@ import json
 import logging
 import os
 import re
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +27,16 @@ from janus_kit.generation.native import BITS, Packed, available
 from janus_kit.packages import cache_home
 from janus_kit.storage import weight_files
 
-__all__ = ["PARTS", "Absent", "PackedFile", "Variant", "offload", "quantize_on_gpu"]
+__all__ = [
+    "PARTS",
+    "Absent",
+    "PackedFile",
+    "Variant",
+    "check_offered",
+    "measuring",
+    "offload",
+    "quantize_on_gpu",
+]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +53,10 @@ PARTS: Final = {
     "understand": ("vq", "code_embed", "code_aligner", "code_head"),
 }
 MODES: Final = ("int8", "int4", "fp8")
+# In a model's folder: {"model_hash": …, "refused": {mode: why}}, by what an evaluation has found.
+GATE: Final = "quantization.json"
+
+_measuring: ContextVar[bool] = ContextVar("measuring", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +121,38 @@ class Variant:
     def skips(self, name: str) -> bool:
         """Whether a parameter is left out."""
         return any(name.startswith(part + ".") for part in PARTS[self.components])
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Have modes that a model refuses too, to see what they cost it."""
+    token = _measuring.set(True)
+    try:
+        yield
+    finally:
+        _measuring.reset(token)
+
+
+def check_offered(folder: Path, quantization: str | None, model_hash: Callable[[], str]) -> None:
+    """Raise OptionError for a quantization that a model was found not to stand.
+
+    What the folder says of other weights than its own does not count.
+    """
+    if quantization is None or _measuring.get():
+        return
+    try:
+        said = json.loads((folder / GATE).read_text(encoding="utf-8"))
+        why, about = said["refused"].get(quantization), said["model_hash"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s: cannot be read (%r); every quantization is offered", folder / GATE, error)
+        return
+    if why and about == model_hash():
+        raise OptionError(
+            f"quantization={quantization!r} is not offered for this model: {why}; "
+            "take another, or leave it out"
+        )
 
 
 class Absent(nn.Module):

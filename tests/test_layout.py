@@ -21,7 +21,7 @@ LONGEST = 400  # lines of a library file
 # neighbours; elsewhere only from its own room, and from the neighbours that SHARED names.
 STOREYS = (
     ("errors", "config", "weights"),
-    ("vision", "generation"),
+    ("vision", "generation", "linears"),
     (
         "prompts",
         "model",
@@ -30,7 +30,6 @@ STOREYS = (
         "drawing",
         "engine",
         "writing",
-        "linears",
         "steps",
         "variants",
         "graphs",
@@ -53,6 +52,7 @@ STOREYS = (
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 OPEN = (0, 2)
 SHARED = {
+    "linears": ("vision",),
     "batch": ("scoring", "training"),
     "bench": ("training",),  # beside which its cost is measured
     "scoring": ("training",),  # the embedded model is measured by GenEval's verdict

@@ -1,5 +1,6 @@
 """Models held in fewer bits, in parts, mapped or off the device: variants.py and packed.py."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from pipeline_parts import picture
 from torch import Tensor, nn
 
-from janus_kit import JanusPipeline, OptionError, checkpoint, variants
+from janus_kit import JanusPipeline, OptionError, checkpoint, loading, variants
 from janus_kit.generation import native
 from janus_kit.generation.native import Packed, available, level
 from janus_kit.linears import Stacked
@@ -30,6 +31,28 @@ def rounded(x: Tensor) -> Tensor:
     padded = torch.nn.functional.pad(x, (0, -x.shape[-1] % 64)).unflatten(-1, (-1, 64))
     scale = padded.abs().amax(-1, keepdim=True) / 127
     return ((padded / scale.clamp(min=1e-30)).round() * scale).flatten(-2)[..., : x.shape[-1]]
+
+
+@needs_native
+def test_a_quantization_that_costs_a_model_too_much_is_not_offered(
+    tmp_path: Path, hf_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(OptionError, match="'int4' is not offered for this model: of the facts"):
+        JanusPipeline.from_pretrained(device="cpu", quantization="int4")
+    with variants.measuring():
+        JanusPipeline.from_pretrained(device="cpu", quantization="int4")
+    folder = tmp_path / "model"
+    shutil.copytree(hf_folder, folder)
+    gate = folder / "quantization.json"
+    for text in ('{"model_hash": "0123456789", "refused": {"int8": "why"}}', "[]", "{"):
+        gate.write_text(text)  # of other weights, or nothing that can be read
+        JanusPipeline.from_pretrained(folder, device="cpu", quantization="int8")
+    assert caplog.text.count("every quantization is offered") == 2
+    own = loading.digest(folder, None)
+    gate.write_text(json.dumps({"model_hash": own, "refused": {"int8": "why"}}))
+    JanusPipeline.from_pretrained(folder, device="cpu", quantization="int4")
+    with pytest.raises(OptionError, match="'int8' is not offered for this model: why;"):
+        JanusPipeline.from_pretrained(folder, device="cpu", quantization="int8")
 
 
 @needs_native

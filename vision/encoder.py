@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_kit.config import VisionConfig
+from janus_kit.linears import Linear, widens
 
 __all__ = ["Projector", "VisionEncoder", "attend_to_learn", "learns_on_cpu"]
 
@@ -41,18 +42,20 @@ class Block(nn.Module):
         width = config.width
         self.heads = config.heads
         self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.fc1 = nn.Linear(width, config.intermediate)
-        self.fc2 = nn.Linear(config.intermediate, width)
+        self.fc1 = Linear(width, config.intermediate)
+        self.fc2 = Linear(config.intermediate, width)
 
     def forward(self, x: Tensor) -> Tensor:
         n, t, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(n, t, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        attend = attend_to_learn if learns_on_cpu(x) else F.scaled_dot_product_attention
-        y = attend(q, k, v)
+        if widens(x):
+            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(x.dtype)
+        else:
+            y = (attend_to_learn if learns_on_cpu(x) else F.scaled_dot_product_attention)(q, k, v)
         x = x + self.out(y.transpose(1, 2).reshape(n, t, width))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))  # type: ignore[no-any-return]
 
@@ -85,8 +88,8 @@ class Projector(nn.Module):
 
     def __init__(self, wide: int, middle: int, out: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(wide, middle)
-        self.fc2 = nn.Linear(middle, out)
+        self.fc1 = Linear(wide, middle)
+        self.fc2 = Linear(middle, out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]

@@ -29,6 +29,7 @@ from janus_kit.generation import native
 from janus_kit.pipeline import CAPTION, JanusPipeline
 from janus_kit.prompts import Message, chat_ids, drawing_ids
 from janus_kit.steps import native_step
+from janus_kit.variants import measuring
 
 __all__ = ["PEERS", "bench", "show"]
 
@@ -105,9 +106,10 @@ def bench(
     place = model
     if shape != "embedded" and model is None:
         place = str(folder_of(shape, folder or Path("runs/shapes")))
-    pipe = JanusPipeline.from_pretrained(
-        place, device=device, dtype=dtype, quantization=quantization, verify=False
-    )
+    with measuring():
+        pipe = JanusPipeline.from_pretrained(
+            place, device=device, dtype=dtype, quantization=quantization, verify=False
+        )
     pipe.set_progress_bar_config(disable=True)
     count = codes or pipe.config.codes
     if isqrt(count) ** 2 != count or count > pipe.config.codes:
@@ -264,9 +266,14 @@ def loads(folder: str, dtype: str, quantization: str | None) -> dict[str, dict[s
     ours = f"JanusPipeline.from_pretrained(sys.argv[1], dtype={dtype!r}, device='cpu'"
     chosen = "" if quantization is None else f", quantization={quantization!r}"
     theirs = f"JanusForConditionalGeneration.from_pretrained(sys.argv[1], dtype=torch.{dtype})"
+    needs = (
+        "from janus_kit import JanusPipeline\n"
+        "from janus_kit.variants import measuring\n"
+        "measuring().__enter__()"
+    )
     scripts = {
-        "janus_kit": ("from janus_kit import JanusPipeline", f"{ours}{chosen}, verify=False)"),
-        "janus_kit, verified": ("from janus_kit import JanusPipeline", f"{ours}{chosen})"),
+        "janus_kit": (needs, f"{ours}{chosen}, verify=False)"),
+        "janus_kit, verified": (needs, f"{ours}{chosen})"),
         "transformers": ("from transformers import JanusForConditionalGeneration", theirs),
     }
     found = {}

@@ -30,6 +30,7 @@ from janus_kit.training.foreign import SETS, foreign
 from janus_kit.training.language import Facts, matches, unrelated
 from janus_kit.training.measures import psnr, share, ssim
 from janus_kit.training.quantizer import to_pixels
+from janus_kit.variants import measuring
 from janus_kit.vision.images import to_uint8
 
 __all__ = ["evaluate", "verdict"]
@@ -69,7 +70,8 @@ def evaluate(
     fetch_efficientdet()
     detector = open_detector("efficientdet")
     begin = time.perf_counter()
-    pipe = JanusPipeline.from_pretrained(model, quantization=quantization)
+    with measuring():
+        pipe = JanusPipeline.from_pretrained(model, quantization=quantization)
     loaded = time.perf_counter() - begin
     pipe.set_progress_bar_config(disable=True)
     size = sum(f.stat().st_size for f in pipe.folder.iterdir() if f.is_file())

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from janus_kit.errors import CheckpointError, OptionError
+from janus_kit.linears import quick_in_half
 from janus_kit.training.muon import Muon32
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "Schedule",
     "Stage",
     "optimizers",
-    "quick_in_half",
     "save_atomically",
     "train",
 ]
@@ -258,11 +258,6 @@ def _batches(stage: Stage, first: int) -> Iterator[Any]:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def quick_in_half(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 itself; AVX2 imitates it, many times slower."""
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _steps(first: int, last: int) -> Iterator[tuple[int, float]]:

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from janus_kit.config import VQConfig
 from janus_kit.generation.vq import Level, ResBlock, VQTokenizer
+from janus_kit.linears import quick_in_half
 from janus_kit.training.critic import Critic
-from janus_kit.training.loop import Schedule, Stage, optimizers, quick_in_half, train
+from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.norms import train_channels_last
 from janus_kit.training.perceptual import Perceptual
 from janus_kit.training.quantizer import NEAR, PATCH, PatchBook, to_pixels
