@@ -64,7 +64,7 @@ class Decoder:
             stores = (cache.keys, cache.values, cache.angles, cache.padding)
             return self.native(embeds, *stores, self.filled - 1)
         if self.replayed is not None:
-            return self.replayed(embeds, self.filled - 1)
+            return self.replayed(self.model, embeds, self.filled - 1)
         hidden = self.model.language.step(embeds, cache, self.position, slots_for(self.filled))
         self.position += 1
         return self.head(hidden)
@@ -146,7 +146,7 @@ class CodeDrawer:
         if logits is not None and decoder.native is None:
             self.steps = self._lent(options)
         if self.steps is not None:
-            codes, finite = self.steps.draw(logits, before, noise)
+            codes, finite = self.steps.draw(self.model, logits, before, noise)
             decoder.filled = self.steps.filled
             if decoder.filled + 1 >= decoder.first + self.model.config.codes:
                 self.steps.give_back()

@@ -31,6 +31,7 @@ WARM_UP = 3  # steps before a capture, in which libraries choose their kernels
 _kept: WeakKeyDictionary[Janus, dict[Any, "Steps"]] = WeakKeyDictionary()
 _texts: WeakKeyDictionary[Janus, "TextSteps"] = WeakKeyDictionary()
 _lock = Lock()
+_capturing = Lock()  # all threads capture on one stream of torch's
 
 
 def replays(model: Janus) -> bool:
@@ -65,8 +66,8 @@ def lend_text(model: Janus, rows: int, slots: int) -> "TextSteps | None":
         if kept is not None and kept.taken.locked():
             return None
         if kept is None or kept.cache.padding.shape[0] != rows or kept.cache.slots < slots:
+            kept = None
             _texts.pop(model, None)  # its memory goes before the new one's comes
-            del kept
             kept = _texts[model] = TextSteps(model, _empty(model, rows, slots))
         kept.taken.acquire()
         return kept
@@ -87,18 +88,20 @@ def _take(own: Cache, cache: Cache, filled: int) -> None:
     t = filled
     own.keys[:, :, :, :t].copy_(cache.keys[:, :, :, :t])
     own.values[:, :, :, :t].copy_(cache.values[:, :, :, :t])
+    for store in (own.keys, own.values):  # NaN of another call would reach even a weight of 0
+        store[:, :, :, t:].zero_()
     own.bias.fill_(float("-inf"))
     own.bias[..., :t].copy_(cache.bias[..., :t])
     own.padding.copy_(cache.padding)
 
 
-def _compiled(step: Callable[[int], None]) -> Callable[[int], None]:
+def _compiled(step: Callable[..., None]) -> Callable[..., None]:
     """step by torch.compile, for as many shapes as come: it gives up after eight."""
     run = torch.compile(step, fullgraph=True, dynamic=False)
 
-    def unlimited(span: int) -> None:
+    def unlimited(*given: Any) -> None:
         with torch._dynamo.config.patch(recompile_limit=SHAPES, accumulated_recompile_limit=SHAPES):
-            run(span)
+            run(*given)
 
     return unlimited
 
@@ -106,29 +109,30 @@ def _compiled(step: Callable[[int], None]) -> Callable[[int], None]:
 class Graphs:
     """A step over so many slots, captured once for each number of them, then replayed.
 
-    changed: the tensors that a step changes, apart from the keys and values of its own slot.
+    step: called with its owner, the model and the slots to attend to. changed: the tensors that a
+    step changes, apart from the keys and values of its own slot. Neither the model nor the owner is
+    kept here: they would keep each other, and their memory, for ever.
     """
 
-    def __init__(
-        self, model: Janus, step: Callable[[int], None], changed: Sequence[Tensor]
-    ) -> None:
+    def __init__(self, model: Janus, step: Callable[..., None], changed: Sequence[Tensor]) -> None:
         self.captured = model.device.type == "cuda"
-        self.run = _compiled(step) if model.compiled else step
+        self.run: Callable[..., None] = _compiled(step) if model.compiled else step
         self.changed = changed
         self.graphs: dict[int, Any] = {}
         self.pool: Any = None
 
-    def __call__(self, filled: int) -> None:
-        """A step, after which so many slots are filled."""
+    def __call__(self, owner: Any, model: Janus, filled: int) -> None:
+        """owner's step, after which so many slots are filled."""
         span = _whole(filled)
         if not self.captured:
-            self.run(span)
+            self.run(owner, model, span)
             return
         if span not in self.graphs:
-            self._capture(span)
+            with _capturing:
+                self._capture(owner, model, span)
         self.graphs[span].replay()
 
-    def _capture(self, span: int) -> None:
+    def _capture(self, owner: Any, model: Janus, span: int) -> None:
         """Make the graph of a step; what the warm-up has changed is put back."""
         start = time.perf_counter()
         before = [tensor.clone() for tensor in self.changed]
@@ -137,12 +141,12 @@ class Graphs:
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 self._put_back(before)
-                self.run(span)
+                self.run(owner, model, span)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on allocating memory meanwhile.
         with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            self.run(span)
+            self.run(owner, model, span)
         self.pool = graph.pool()
         self._put_back(before)
         self.graphs[span] = graph
@@ -158,27 +162,27 @@ class TextSteps:
 
     def __init__(self, model: Janus, cache: Cache) -> None:
         rows, language, device = cache.padding.shape[0], model.config.language, model.device
-        self.model, self.cache = model, cache
+        self.cache = cache
         self.position = torch.zeros(1, dtype=torch.long, device=device)
         self.embeds = torch.zeros(rows, language.hidden, dtype=model.dtype, device=device)
         self.logits = torch.zeros(rows, language.vocab_size, device=device)
         self.taken = Lock()
-        self.graphs = Graphs(model, self.step, (self.position, cache.bias))
+        self.graphs = Graphs(model, TextSteps.step, (self.position, cache.bias))
 
     def take(self, cache: Cache, filled: int) -> None:
         """Begin where cache ends, of which filled slots are filled."""
         _take(self.cache, cache, filled)
 
-    def step(self, span: int) -> None:
+    def step(self, model: Janus, span: int) -> None:
         """Read embeds at slot position, attending to span slots."""
-        hidden = self.model.language.step(self.embeds, self.cache, self.position, span)
-        self.logits.copy_(self.model.text_head(hidden))
+        hidden = model.language.step(self.embeds, self.cache, self.position, span)
+        self.logits.copy_(model.text_head(hidden))
 
-    def __call__(self, embeds: Tensor, slot: int) -> Tensor:
+    def __call__(self, model: Janus, embeds: Tensor, slot: int) -> Tensor:
         """Read embeds [b, d] at a slot -> logits fp32 [b, v], which the next step overwrites."""
         self.embeds.copy_(embeds)
         self.position.fill_(slot)
-        self.graphs(slot + 1)
+        self.graphs(self, model, slot + 1)
         return self.logits
 
 
@@ -194,7 +198,7 @@ class Steps:
         slots: int,
         options: SamplingOptions,
     ) -> None:
-        self.model, self.table, self.options, self.copies = model, table, options, copies
+        self.table, self.options, self.copies = table, options, copies
         device, side = model.device, model.config.side
         self.cache = _empty(model, pictures * copies, slots)
         self.position = torch.zeros(1, dtype=torch.long, device=device)
@@ -208,7 +212,7 @@ class Steps:
         changed = (
             self.position, self.place, self.code, self.codes, self.finite, self.cache.bias
         )  # fmt: skip
-        self.graphs = Graphs(model, self.step, changed)
+        self.graphs = Graphs(model, Steps.step, changed)
 
     def take(self, cache: Cache, filled: int) -> None:
         """Begin where cache ends, of which filled slots are filled."""
@@ -232,15 +236,15 @@ class Steps:
         self.codes.index_copy_(1, self.place, self.code.unsqueeze(1))
         self.place.add_(1)
 
-    def step(self, span: int) -> None:
+    def step(self, model: Janus, span: int) -> None:
         """Read the code, attending to span slots, and choose the next."""
         embeds = self.table[self.code].repeat(self.copies, 1)
-        hidden = self.model.language.step(embeds, self.cache, self.position, span)
+        hidden = model.language.step(embeds, self.cache, self.position, span)
         self.position.add_(1)
-        self.choose(self.model.code_logits(hidden))
+        self.choose(model.code_logits(hidden))
 
     def draw(
-        self, logits: Tensor | None, before: Tensor | None, noise: Tensor
+        self, model: Janus, logits: Tensor | None, before: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See sampling.RowModel."""
         self.noise.copy_(noise)
@@ -252,5 +256,5 @@ class Steps:
             self.code.copy_(before)
         for _ in range(noise.shape[1] - (logits is not None)):
             self.filled += 1
-            self.graphs(self.filled)
+            self.graphs(self, model, self.filled)
         return self.codes.clone(), self.finite.clone()

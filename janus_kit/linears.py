@@ -1,6 +1,7 @@
 """Linear layers by other means: few rows at a time, weights in pieces, and none at all."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,9 +14,14 @@ __all__ = ["Linear", "Stacked", "Unfilled", "quick_in_half", "slim", "widens"]
 FEW, ROWS = 8, 1024  # rows of x from which on to widen, and of a weight that are widened at once
 
 
+@cache
 def quick_in_half(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 itself; AVX2 imitates it, many times slower."""
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device.type != "cpu":
+        return True
+    # Not in every build of PyTorch.
+    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return ask is not None and bool(ask())
 
 
 def widens(x: Tensor) -> bool:

@@ -63,7 +63,9 @@ def bench(
         compiled=compiled,
         captions=captions,
         load=load,
-        peers=PEERS if peers is None else [name.strip() for name in peers.split(",")],
+        peers=PEERS
+        if peers is None
+        else [name.strip() for name in peers.split(",") if name.strip()],
         folder=folder,
     )
     console.result(show(result), result, False)

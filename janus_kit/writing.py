@@ -230,7 +230,7 @@ class TextWriter:
         elif replays(self.model):
             if self.replayed is None or self.replayed.cache is not cache:
                 self.replayed = TextSteps(self.model, cache)
-            logits = self.replayed(embeds, self.filled)
+            logits = self.replayed(self.model, embeds, self.filled)
         else:
             position = torch.tensor([self.filled], device=self.model.device)
             span = slots_for(self.filled + 1)

@@ -1,6 +1,7 @@
 """The fixed-shape steps that a GPU replays, run here without capture, and what would break them."""
 
 import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +115,10 @@ def steps_of(pipe: JanusPipeline) -> Steps:
 def test_a_step_never_waits_for_the_device(pipe: JanusPipeline) -> None:
     steps = steps_of(pipe)
     with NoSync():
-        steps.step(graphs.BUCKET)
+        steps.step(pipe.model, graphs.BUCKET)
     texts = TextSteps(pipe.model, steps.cache)
     with NoSync():
-        texts(texts.embeds.clone(), 3)
+        texts(pipe.model, texts.embeds.clone(), 3)
     with pytest.raises(AssertionError, match="reads a tensor back"), NoSync():
         bool(steps.finite)
 
@@ -135,7 +136,7 @@ def test_steps_are_one_graph_that_is_compiled_once(pipe: JanusPipeline) -> None:
     run = torch.compile(steps.step, backend=backend, fullgraph=True, dynamic=False)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for _ in range(4):
-            run(graphs.BUCKET)
+            run(pipe.model, graphs.BUCKET)
     assert len(calls) == 1
 
 
@@ -152,7 +153,7 @@ def test_more_shapes_are_compiled_than_torch_allows_unasked(
         steps = Steps(pipe.model, pipe.code_table, pictures, 2, 400, options)
         for filled in (1, 129, 257, 385):
             steps.place.zero_()
-            steps.graphs(filled)
+            steps.graphs(steps, pipe.model, filled)
     torch._dynamo.reset()
 
 
@@ -177,6 +178,25 @@ def test_steps_of_text_are_kept_while_they_are_wide_enough(
         assert (other is steps) == same
         other.taken.release()
         steps = other
+
+
+def test_what_is_lent_goes_with_its_model_and_is_clean(
+    hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "replays", lambda model: True)
+    model = JanusPipeline.from_pretrained(hf_folder, device="cpu").model
+    steps = graphs.lend_text(model, 2, 40)
+    assert steps is not None
+    other = Cache.empty(
+        model.config.language, torch.zeros(2, 0, dtype=torch.bool), 9, torch.float32
+    )
+    steps.cache.values.fill_(float("nan"))
+    steps.take(other, 5)
+    assert bool(steps.cache.values.isfinite().all())
+    steps.taken.release()
+    gone = weakref.ref(model), weakref.ref(steps)
+    del model, steps
+    assert [ref() for ref in gone] == [None, None]
 
 
 @pytest.mark.slow

@@ -207,14 +207,17 @@ def _singly(
             found: Pixels | str = (
                 "a process that decoded died, and no other can be started; try again"
             )
-            for _ in range(2):  # one of them may have died of another's doing
+            for last in (False, True):  # one of them may have died of another's doing
                 if isinstance(pool, ThreadPoolExecutor):
                     break
                 try:
                     found = pool.submit(work, item, size).result()
                     break
                 except BrokenProcessPool:
-                    found = "the process that decoded it died, twice; is the file meant to do harm?"
+                    if last:
+                        found = (
+                            "the process that decoded it died, twice; is the file meant to do harm?"
+                        )
                     pool.shutdown(wait=False)
                     pool = _started(1)
             yield item, found

@@ -100,7 +100,7 @@ def evaluate(
     if quantization is None:  # transformers has the same weights, but none of our quantizations
         result["cost"] = _cost(pipe, report)
     else:
-        plain = JanusPipeline.from_pretrained(model)
+        plain = JanusPipeline.from_pretrained(model, dtype="float32")
         plain.set_progress_bar_config(disable=True)
         result["logits' difference"] = difference(pipe, plain, Ours(plain).draw(pipe.config.codes))
     if out is not None:
