@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench import Theirs, processor
 from PIL import Image
 
 from janus_kit import JanusPipeline, caption_folder
+from janus_kit.bench.peers import Theirs
+from janus_kit.bench.run import processor
 from janus_kit.pipeline import CAPTION
 from janus_kit.prompts import Message, chat_ids
 from janus_kit.training import world
@@ -51,17 +52,17 @@ class Peers:
 
     def __init__(self, pipe: JanusPipeline, tokens: int) -> None:
         self.pipe, self.tokens = pipe, tokens
-        self.model = Theirs(pipe).model
+        self.model = Theirs(pipe, pipe.dtype).model
         from transformers import AutoProcessor, pipeline
 
         question = [Message("user", CAPTION, images=1)]
         self.ids = chat_ids(pipe.tokenizer, pipe.template, question, pipe.config.vision.tokens)
         self.text = f"<|User|>: <image_placeholder>\n{CAPTION}\n\n<|Assistant|>:"
-        processor = AutoProcessor.from_pretrained(pipe.folder)
-        read = processor(text=self.text, images=[Image.new("RGB", (8, 8))], return_tensors="pt")
+        reader = AutoProcessor.from_pretrained(pipe.folder)
+        read = reader(text=self.text, images=[Image.new("RGB", (8, 8))], return_tensors="pt")
         if read["input_ids"][0].tolist() != self.ids:
             raise SystemExit("transformers' processor asks another question")
-        self.say = pipeline("image-text-to-text", model=self.model, processor=processor)
+        self.say = pipeline("image-text-to-text", model=self.model, processor=reader)
 
     def loop(self, paths: list[Path]) -> list[str]:
         found = []

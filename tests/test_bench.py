@@ -1,6 +1,7 @@
 """`janus-kit bench`: both contenders run, agree, and are told apart from each other."""
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ def test_the_command_times_both_and_finds_them_equal(
     assert figures["versions"]["transformers"]
     assert ended.out.count("equal, ") == 4
     assert "generate" in ended.out
+
+
+SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_finds_what_it_imports(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(script.parent)  # as Python does for a script
+    assert callable(runpy.run_path(str(script), run_name="imported")["main"])
 
 
 def test_some_peers_are_left_out(janus: Run, hf_folder: Path, tmp_path: Path) -> None:
