@@ -191,7 +191,8 @@ def draw_tab(studio: Studio) -> DrawTab:
         """Draw, perhaps judge, and show; the updates of the page."""
         begun = time.monotonic()
         seeds = [first + i for i in range(number)]
-        job = studio.submit(replace(base, seeds=seeds, live=True))
+        half = frozenset({studio.pipe.config.side // 2})  # seen however fast the model is
+        job = studio.submit(replace(base, seeds=seeds, live=True, preview_rows=half))
         yield {stop: gr.update(interactive=True), status: "Waiting for the model …"}
         progress, folder = Progress(number), studio.folder()
         pictures: list[Picture] = []

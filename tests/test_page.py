@@ -155,7 +155,8 @@ def test_the_upper_half_is_seen_while_the_lower_is_not_drawn_yet(page: Page) -> 
             image = page.picture("#draw-live img")
             side = image.height
             assert _is_grey(image.crop((0, side * 23 // 24 + 2, side, side)))
-            if not _is_grey(image.crop((0, side // 3, side, side // 2 - 2))):
+            lower = image.crop((0, side // 2 + 2, side, side))
+            if not _is_grey(image.crop((0, side // 3, side, side // 2 - 2))) and _is_grey(lower):
                 break
         page.page.wait_for_timeout(10)
     else:
