@@ -18,6 +18,14 @@ pytestmark = [
 PROMPTS = ["a red cat", "two green dogs and 3 birds sit on a blue mat"]
 
 
+@pytest.fixture(params=[False, True], ids=["eager", "compiled"])
+def captured_pipe(hf_folder: Path, request: pytest.FixtureRequest) -> JanusPipeline:
+    """A pipeline whose steps are captured, as they are or after torch.compile."""
+    return JanusPipeline.from_pretrained(
+        hf_folder, device="cuda", dtype="float32", compile=request.param
+    )
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_every_dtype_draws_and_answers_on_a_gpu(hf_folder: Path, dtype: str) -> None:
     pipe = JanusPipeline.from_pretrained(hf_folder, device="cuda", dtype=dtype)
@@ -53,26 +61,20 @@ def test_a_steady_picture_never_waits_for_the_device_within_a_row(hf_folder: Pat
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("compiled", [False, True])
 def test_captured_steps_draw_what_eager_ones_draw(
-    hf_folder: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    captured_pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe = JanusPipeline.from_pretrained(
-        hf_folder, device="cuda", dtype="float32", compile=compiled
-    )
+    pipe = captured_pipe
     captured = [pipe(PROMPTS, seed=s, output_type="tokens").codes for s in (1, 2)]
     monkeypatch.setattr(engine, "lend", lambda *shape: None)
     eager = [pipe(PROMPTS, seed=s, output_type="tokens").codes for s in (1, 2)]
     assert all(torch.equal(a, b) for a, b in zip(captured, eager, strict=True))
 
 
-@pytest.mark.parametrize("compiled", [False, True])
 def test_captured_steps_write_what_eager_ones_write(
-    hf_folder: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    captured_pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe = JanusPipeline.from_pretrained(
-        hf_folder, device="cuda", dtype="float32", compile=compiled
-    )
+    pipe = captured_pipe
     images = [picture(i) for i in range(5)]
 
     def write() -> tuple[list[str], list[str | None]]:
