@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +17,7 @@ from janus_kit.config import JanusConfig
 from janus_kit.errors import OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, uniforms
 from janus_kit.generation.vq import decode_in_chunks
+from janus_kit.graphs import replays
 from janus_kit.metadata import Settings, save_png
 from janus_kit.model import Janus
 from janus_kit.options import SEEDS, first_seed, texts, whole
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from janus_kit.pipeline import JanusPipeline
 
 __all__ = [
+    "BatchDecoder",
     "DrawingOutput",
     "beginnings",
     "check_output",
@@ -268,3 +272,60 @@ def to_pictures(model: Janus, codes: Tensor, output_type: str, chunk: int | None
         return pictures.to_pil(pixels)
     scaled = ((pixels + 1) / 2).clamp(0, 1)
     return scaled if output_type == "pt" else scaled.permute(0, 2, 3, 1).numpy()
+
+
+class BatchDecoder:
+    """Codes -> pictures, batch by batch in order; beside the drawing of the next batch on a GPU.
+
+    There a batch is decoded on a stream of its own by another thread, which also makes the PIL
+    pictures. A CPU has its cores busy with drawing, and a model whose weights come and go can do
+    one thing at a time: there a batch is decoded at once. As a context it waits for its thread.
+    """
+
+    def __init__(self, model: Janus, output_type: str) -> None:
+        self.model, self.output_type = model, output_type
+        self.thread = ThreadPoolExecutor(1, "janus-decoder") if self.beside(model) else None
+        self.stream: Any = None
+        self.parts: list[Future[Any]] = []
+
+    @staticmethod
+    def beside(model: Janus) -> bool:
+        """Whether the model can decode while it draws."""
+        return replays(model)
+
+    def __enter__(self) -> "BatchDecoder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.thread is not None:
+            self.thread.shutdown(cancel_futures=True)
+
+    def add(self, codes: Tensor) -> None:
+        """Decode codes int64 [b, 576] as to_pictures does; they must not change any more."""
+        if self.thread is None:
+            self.parts.append(Future())
+            self.parts[-1].set_result(to_pictures(self.model, codes, self.output_type, None))
+            return
+        drawn = None
+        if codes.is_cuda:
+            drawn = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            drawn.record()
+        self.parts.append(self.thread.submit(self._decode, codes, drawn))
+
+    def _decode(self, codes: Tensor, drawn: Any) -> Any:
+        with torch.inference_mode():
+            if drawn is None:
+                return to_pictures(self.model, codes, self.output_type, None)
+            self.stream = self.stream or torch.cuda.Stream(codes.device)  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(self.stream):
+                self.stream.wait_event(drawn)
+                return to_pictures(self.model, codes, self.output_type, None)
+
+    def images(self) -> Any:
+        """All pictures, as to_pictures gives them. Raises what it raised."""
+        parts = [part.result() for part in self.parts]
+        if self.output_type == "pil":
+            return [image for part in parts for image in part]
+        if self.output_type == "np":
+            return np.concatenate(parts)
+        return torch.cat(parts)

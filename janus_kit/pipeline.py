@@ -20,6 +20,7 @@ import janus_kit.config as configs
 from janus_kit import answering, checkpoint, conversation, loading
 from janus_kit.answering import QUESTION, Ranked
 from janus_kit.drawing import (
+    BatchDecoder,
     DrawingOutput,
     beginnings,
     check_output,
@@ -237,7 +238,8 @@ class JanusPipeline:
         needed = picture_bytes(self.config, rows, self.dtype)
         size = batch_rows(batch_size, len(rows), needed, self.device)
         stopped = False
-        with rows_bar(len(rows), self.config.side, self.progress) as advance:
+        decoder = BatchDecoder(self.model, output_type if best_of is None else "pil")
+        with decoder, rows_bar(len(rows), self.config.side, self.progress) as advance:
 
             def on_row(codes: Tensor) -> bool | list[bool]:
                 nonlocal stopped
@@ -264,18 +266,21 @@ class JanusPipeline:
                 initial = None if begun is None else begun[chunk].to(self.device)
                 part = sample(drawer, streams[chunk], options, on_row, initial)
                 parts.append(F.pad(part, (0, self.config.codes - part.shape[1]), value=-1))
+                decoder.add(parts[-1])
                 if stopped:
                     break
+            shown = decoder.images()
         codes = torch.cat(parts)
         base = common(self, options, digest)
         seeds = seeds[: len(codes)]
         settings = label(base, prompts, against, each, seeds, begun)
+        pil = output_type == "pil"
         if best_of is None or stopped:
-            return DrawingOutput(self.decode(codes, output_type), seeds, codes, settings)
-        shown = self.decode(codes)
+            if best_of is not None and not pil:
+                shown = self.decode(codes, output_type)
+            return DrawingOutput(shown, seeds, codes, settings)
         places, scores = answering.best(self, shown, prompts, copies)
         kept = codes[places]
-        pil = output_type == "pil"
         return DrawingOutput(
             [shown[i] for i in places] if pil else self.decode(kept, output_type),
             [seeds[i] for i in places],

@@ -6,8 +6,9 @@ import pytest
 import torch
 from pipeline_parts import picture
 
-from janus_kit import engine, writing
+from janus_kit import drawing, engine, writing
 from janus_kit.batch.captions import caption_stream
+from janus_kit.drawing import drawing_rows
 from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.pipeline import JanusPipeline
 
@@ -48,7 +49,7 @@ def test_a_gpu_draws_what_the_cpu_draws(hf_folder: Path, temperature: float) -> 
 def test_a_steady_picture_never_waits_for_the_device_within_a_row(hf_folder: Path) -> None:
     pipe = JanusPipeline.from_pretrained(hf_folder, device="cuda", dtype="float32")
     pipe("a cat", seed=1, output_type="tokens")  # captures
-    ((row, other),) = pipe._drawing_rows(["a cat"], [""], 1)
+    ((row, other),) = drawing_rows(pipe, ["a cat"], [""], 1)
     drawer = engine.CodeDrawer(pipe.model, pipe.code_table, pipe.tokenizer.pad, [row], [other])
     logits = drawer.start()
     noise = torch.zeros(1, pipe.config.side, dtype=torch.float64, device="cuda")
@@ -88,3 +89,15 @@ def test_captured_steps_write_what_eager_ones_write(
     monkeypatch.setattr(engine, "lend_text", lambda *shape: None)
     monkeypatch.setattr(writing, "replays", lambda model: False)
     assert captured == [write()] * 2
+
+
+def test_batches_are_decoded_beside_the_drawing_of_the_next_as_they_are_after_it(
+    hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = JanusPipeline.from_pretrained(hf_folder, device="cuda", dtype="float32")
+    beside = [pipe(PROMPTS * 3, seed=s, batch_size=2, output_type="pt") for s in (1, 2)]
+    monkeypatch.setattr(drawing, "replays", lambda model: False)
+    after = [pipe(PROMPTS * 3, seed=s, batch_size=2, output_type="pt") for s in (1, 2)]
+    for a, b in zip(beside, after, strict=True):
+        assert torch.equal(a.codes, b.codes)
+        assert (a.images - b.images).abs().max() < 1e-5

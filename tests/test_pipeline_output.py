@@ -1,6 +1,7 @@
 """What JanusPipeline gives back: pictures, codes and rows as they come, decoded and saved."""
 
 import io
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,8 @@ from PIL import Image
 from pipeline_parts import CAT, OTHERS, QUESTION, codes, picture
 from torch import Tensor
 
-from janus_kit.errors import (
-    OptionError,
-)
+from janus_kit import drawing
+from janus_kit.errors import GenerationError, OptionError
 from janus_kit.metadata import read_settings
 from janus_kit.pipeline import JanusPipeline
 
@@ -65,6 +65,51 @@ def test_a_saved_picture_tells_how_to_draw_it_again(pipe: JanusPipeline, tmp_pat
         top_p=found.top_p or 1.0,
     )
     assert torch.equal(again.codes[0], out.codes[1])
+
+
+@pytest.mark.parametrize("kind", ["pil", "np", "pt", "tokens"])
+def test_a_batch_is_decoded_while_the_next_is_drawn(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    given: dict[str, Any] = {"seed": 1, "batch_size": 2, "output_type": kind}
+    one_by_one = pipe([CAT] * 5, **given)
+    decoded, rows = threading.Semaphore(0), []
+    to_pictures = drawing.to_pictures
+
+    def decode(*args: Any) -> Any:
+        pictures = to_pictures(*args)
+        decoded.release()
+        return pictures
+
+    def on_row(_: object, row: int, place: int, state: dict[str, Tensor]) -> bool:
+        rows.append(row)
+        if row == 0 and rows.count(0) > 1:
+            assert decoded.acquire(timeout=60), "the batch before was not decoded meanwhile"
+        return True
+
+    monkeypatch.setattr(drawing, "to_pictures", decode)
+    monkeypatch.setattr(drawing, "replays", lambda model: True)
+    beside = pipe([CAT] * 5, **given, callback_on_step_end=on_row)
+    assert rows.count(0) == 3
+    assert torch.equal(beside.codes, one_by_one.codes)
+    assert type(beside.images) is type(one_by_one.images)
+    assert len(beside.images) == 5
+    for found, expected in zip(beside.images, one_by_one.images, strict=True):
+        assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_what_fails_beside_the_drawing_fails_the_call(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> Any:
+        raise GenerationError("the pixels hold NaN")
+
+    monkeypatch.setattr(drawing, "to_pictures", fail)
+    monkeypatch.setattr(drawing, "replays", lambda model: True)
+    before = threading.active_count()
+    with pytest.raises(GenerationError, match="NaN"):
+        pipe([CAT] * 3, seed=1, batch_size=1)
+    assert threading.active_count() == before
 
 
 def test_only_pil_pictures_can_be_saved(pipe: JanusPipeline, tmp_path: Path) -> None:
