@@ -147,22 +147,48 @@ def _is_grey(image: Image.Image) -> bool:
     return bool(np.ptp(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0).max() <= 4)
 
 
-def test_the_upper_half_is_seen_while_the_lower_is_not_drawn_yet(page: Page) -> None:
+def test_the_upper_half_is_seen_while_the_lower_is_not_drawn_yet(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    from janus_kit.demos.jobs import Job, Row
+
+    seen = threading.Event()
+    put = Job.put
+
+    def hold(job: Job, event: object) -> None:
+        """The row after the middle waits until the browser has been looked at."""
+        put(job, event)
+        if isinstance(event, Row) and event.row == event.of // 2 + 1:
+            seen.wait(LONG / 1000)
+
+    monkeypatch.setattr(Job, "put", hold)
     page.draw()
-    for _ in range(2000):
-        live = page.page.locator("#draw-live img")
-        if live.count() and live.first.get_attribute("src"):
-            image = page.picture("#draw-live img")
-            side = image.height
-            assert _is_grey(image.crop((0, side * 23 // 24 + 2, side, side)))
-            lower = image.crop((0, side // 2 + 2, side, side))
-            if not _is_grey(image.crop((0, side // 3, side, side // 2 - 2))) and _is_grey(lower):
-                break
-        page.page.wait_for_timeout(10)
-    else:
-        pytest.fail("no picture was seen half-way")
-    assert not _is_grey(image.crop((0, 0, side, side // 3)))
-    _shot(page, "live")
+    try:
+        for _ in range(1000):
+            live = page.page.locator("#draw-live img")
+            if live.count() and live.first.get_attribute("src"):
+                image = page.picture("#draw-live img")
+                side = image.height
+                lower = image.crop((0, side // 2 + 2, side, side))
+                assert _is_grey(lower)
+                if not _is_grey(image.crop((0, side // 3, side, side // 2 - 2))):
+                    break
+            page.page.wait_for_timeout(10)
+        else:
+            pytest.fail("no picture was seen half-way")
+        assert not _is_grey(image.crop((0, 0, side, side // 3)))
+        shot = page.page.locator("#draw-live img").first.screenshot()
+        _shot(page, "live")
+    finally:
+        seen.set()
+    on_screen = Image.open(io.BytesIO(shot))
+    wide, high = on_screen.size
+    inner = on_screen.crop((wide // 8, high // 8, wide * 7 // 8, high * 7 // 8))
+    middle = inner.height // 2
+    assert not _is_grey(inner.crop((0, 0, inner.width, middle - 4)))
+    assert _is_grey(inner.crop((0, middle + 4, inner.width, inner.height)))
     page.wait_for("draw", "^Done in")
 
 
