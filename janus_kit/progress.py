@@ -58,6 +58,13 @@ def steps_bar(
         yield advance
 
 
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds, behind the days that a long run has."""
+    days, rest = divmod(round(seconds), 86_400)
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{days} d {clock}" if days else clock
+
+
 @contextmanager
 def items_line(verb: str, show: bool) -> Iterator[Callable[[int, int, int, float], None]]:
     """One line that tells how many items are done; yields draw(done, failed, left, a second).
@@ -75,9 +82,7 @@ def items_line(verb: str, show: bool) -> Iterator[Callable[[int, int, int, float
 
     def draw(done: int, failed: int, left: int, rate: float) -> None:
         nonlocal said
-        eta = (
-            time.strftime("%H:%M:%S", time.gmtime(left / rate)) if 0 < left < rate * 86400 else "-"
-        )
+        eta = _duration(left / rate) if left and rate else "-"
         line = (
             f"{verb}: {done} done, {failed} failed, {left} left, {rate:.1f} a second, {eta} to go"
         )
