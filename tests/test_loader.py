@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batch_parts import contents
+from cli_parts import SHORT, finish
+from conftest import Run
+from PIL import Image
 
 from janus_kit import JanusPipeline
 from janus_kit.batch import loader
@@ -72,7 +75,20 @@ def test_a_thread_decodes_where_no_process_can_be_started(
     assert contents(folder) == undisturbed
 
 
-def sleeps() -> None:
+@pytest.mark.slow
+def test_processes_that_decode_log_as_the_command_does(janus: Run, tmp_path: Path) -> None:
+    for name, quiet in (("loud", ()), ("quiet", ("-q",))):
+        (tmp_path / name).mkdir()
+        frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
+        frames[0].save(tmp_path / name / "a.gif", save_all=True, append_images=frames[1:])
+        ended = finish("caption", tmp_path / name, *SHORT, "--workers", "1", *quiet)
+        place = tmp_path / name / "a.gif"
+        told = f"janus-kit: {place}: holds several frames; only the first is read\n"
+        assert (ended.code, told in ended.err) == (0, not quiet)
+        assert ended.err == "" or not quiet
+
+
+def sleeps(level: int) -> None:
     time.sleep(600)
 
 

@@ -65,8 +65,10 @@ def of_item(item: inputs.Item, size: int) -> Pixels | str:
     return found
 
 
-def _begin() -> None:
-    """In a new process: leave Ctrl-C to the parent, and end where that has ended."""
+def _begin(level: int) -> None:
+    """In a new process: log as the parent does, leave Ctrl-C to it, and end where it has ended."""
+    logging.basicConfig(format="janus-kit: %(message)s")
+    logging.getLogger("janus_kit").setLevel(level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -121,7 +123,8 @@ def _pool(workers: int) -> Executor:
         return ThreadPoolExecutor(1)
     context = _Context()
     context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(workers, context, initializer=_begin)
+    level = logging.getLogger("janus_kit").getEffectiveLevel()
+    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(level,))
 
 
 def _started(workers: int) -> Executor:
