@@ -2,7 +2,10 @@
 
 import csv
 import dataclasses
+import errno
 import json
+import os
+import shutil
 import threading
 import types
 from dataclasses import replace
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from batch_parts import SHORT, contents, counts, picture, rows
+from batch_parts import SHORT, Killed, contents, counts, picture, rows
 from PIL import Image
 
 from janus_kit import JanusPipeline, caption_folder, caption_stream
@@ -116,10 +119,39 @@ def test_a_stream_keeps_its_order_and_goes_on_after_a_bad_picture(
     assert found[10].text == found[1].text
 
 
-# Faults. The numbers are those of the list of fault injections that this contract was made from.
+@pytest.mark.parametrize("dies", [False, True], ids=["calm", "killed"])
+def test_a_folder_inside_may_be_another_disk(
+    folder: Path, pipe: JanusPipeline, tmp_path: Path, dies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "sub").mkdir()
+    for i in range(3):
+        picture(folder / "sub" / f"{i}.png", 40 + i)
+    calm = Path(shutil.copytree(folder, tmp_path / "calm"))
+    caption_folder(pipe, calm, recursive=True, **SHORT)
+    real = os.replace
+    moves = 0
 
+    def replace(old: Any, new: Any) -> None:
+        nonlocal moves
+        if Path(new).parent.name == "sub" and Path(old).parent != Path(new).parent:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(old), None, str(new))
+        moves += Path(new).parent.name == "sub"
+        if dies and moves == 2:
+            raise Killed
+        real(old, new)
 
-# Shards
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", replace)
+        if dies:
+            with monkeypatch.context() as inner:
+                inner.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+                with pytest.raises(Killed):
+                    caption_folder(pipe, folder, recursive=True, batch_size=1, **SHORT)
+            assert [path.name for path in (folder / "sub").glob(".*")] == [".janus-tmp--copy"]
+            moves = 2
+        outcome = caption_folder(pipe, folder, recursive=True, batch_size=1, **SHORT)
+    assert counts(outcome) == (21, 2, 0)
+    assert contents(folder) == contents(calm)
 
 
 # Sidecars, prompts and formats

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -48,7 +49,7 @@ def reason(error: BaseException) -> str:
 
 
 class Scratch:
-    """Where files grow before they get their names: beside the ledger, so that a rename moves them.
+    """Where files grow before they get their names: beside the ledger, whence a rename moves them.
 
     Names carry the label of a shard, whose lock is held: what an earlier run left is removed.
     """
@@ -76,7 +77,7 @@ class Scratch:
             yield part
             with part.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(part, target)
+            self._move(part, target)
         except FileNotFoundError as error:
             if part.exists():  # so it is the target's folder that is missing
                 raise OSError(errno.ENOENT, "its folder is not there", str(target)) from error
@@ -84,6 +85,25 @@ class Scratch:
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
+
+    def _move(self, part: Path, target: Path) -> None:
+        """Rename; across disks, as a folder inside may be another one, by way of a copy."""
+        try:
+            os.replace(part, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # The name is always the same: the run that makes up for a killed one takes it over.
+            near = target.with_name(f".janus-{self.prefix}copy")
+            try:
+                with part.open("rb") as source, near.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+                os.replace(near, target)
+            finally:
+                with suppress(OSError):
+                    near.unlink(missing_ok=True)
 
 
 @contextmanager
