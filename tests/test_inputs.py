@@ -1,13 +1,17 @@
 """What is captioned: folders, lists, tars, tables and data sets, and what is told of the rest."""
 
+import errno
 import json
+import os
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batch_parts import SHORT, counts, picture, rows
 
-from janus_kit import JanusPipeline, caption_folder
-from janus_kit.batch import inputs
+from janus_kit import JanusPipeline, caption_folder, draw_file
+from janus_kit.batch import inputs, loader
 from janus_kit.errors import BatchError, ImageError
 
 
@@ -115,6 +119,150 @@ def test_an_input_that_cannot_be_read_is_one_sentence(
     (tmp_path / name).write_bytes(data)
     with pytest.raises(BatchError, match=reason):
         inputs.find([tmp_path / name])
+
+
+def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, **options)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_tables_rows_are_done_again_when_they_or_their_pictures_change(
+    folder: Path, pipe: JanusPipeline, tmp_path: Path, kind: str
+) -> None:
+    for i in range(3):  # in all that a stamp of a file tells they are the same
+        data = (folder / f"0{i}.png").read_bytes()
+        (folder / f"0{i}.png").write_bytes(data + b"\0" * (1000 - len(data)))
+        os.utime(folder / f"0{i}.png", (1, 1))
+    table = tmp_path / f"t.{kind}"
+
+    def run(*names: str) -> list[str]:
+        paths = [f"pictures/{name}" for name in names]
+        if kind == "jsonl":
+            table.write_text("".join(json.dumps({"file": path}) + "\n" for path in paths))
+        else:
+            write_parquet(table, {"file": paths}, row_group_size=2)
+        outcome = caption_folder(pipe, table, tmp_path / "out", **SHORT)
+        calls.append(outcome.calls)
+        return [row["caption"] for row in rows(tmp_path / "out")]
+
+    calls: list[int] = []
+    first = run("00.png", "01.png", "02.png")
+    assert run("00.png", "01.png", "02.png") == first
+    assert run("02.png", "01.png", "00.png") == first[::-1]
+    (folder / "01.png").write_bytes((folder / "05.png").read_bytes())
+    assert run("02.png", "01.png", "00.png")[1] == pipe.caption(folder / "05.png", **SHORT)
+    assert calls == [3, 0, 2, 1]
+
+
+def test_a_parquet_row_without_a_path_fails_alone(
+    folder: Path, pipe: JanusPipeline, tmp_path: Path
+) -> None:
+    paths = ["pictures/00.png", None, "pictures/none.png", "pictures/\ud800.png"]
+    lines = "".join(json.dumps({"path": path}) + "\n" for path in paths if path)
+    (tmp_path / "t.jsonl").write_text(lines)
+    write_parquet(tmp_path / "t.parquet", {"path": paths[:3]})
+    for name, count in (("t.jsonl", 3), ("t.parquet", 3)):
+        outcome = caption_folder(pipe, tmp_path / name, tmp_path / f"out-{name}", **SHORT)
+        assert counts(outcome) == (1, count - 1, 0)
+        assert all("\n" not in row.get("error", "") for row in rows(tmp_path / f"out-{name}"))
+
+
+def test_a_damaged_row_group_fails_its_rows_and_no_others(
+    folder: Path, pipe: JanusPipeline, tmp_path: Path
+) -> None:
+    data = [(folder / f"0{i}.png").read_bytes() for i in range(6)]
+    table = tmp_path / "t.parquet"
+    write_parquet(table, {"bytes": data}, row_group_size=2)
+    column = inputs.parquet().read_metadata(table).row_group(1).column(0)
+    with table.open("r+b") as file:
+        file.seek(column.dictionary_page_offset)
+        file.write(b"\xff" * column.total_compressed_size)
+    outcome = caption_folder(pipe, table, tmp_path / "out", **SHORT)
+    found = rows(tmp_path / "out")
+    assert [("error" in row) for row in found] == [False] * 2 + [True] * 2 + [False] * 2
+    assert counts(outcome) == (4, 2, 0)
+    assert str(tmp_path) not in found[2]["error"]
+
+
+def test_a_giant_of_a_tar_is_refused_without_being_read(tmp_path: Path) -> None:
+    with (tmp_path / "t.tar").open("wb") as file:
+        member = tarfile.TarInfo("giant.png")
+        member.size = 200 * 2**30  # a hole: it takes no room on the disk
+        file.write(member.tobuf())
+        file.truncate(512 + member.size + 1024)
+    _, (item,) = inputs.find([tmp_path / "t.tar"])
+    assert loader.of_item(item, 64) == "is larger than 50 MB; make it smaller first"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "there is not enough memory to decode it"),
+        (ValueError("is no\ncolumn"), "row 0 cannot be read (is no column)"),  # ArrowInvalid is one
+        (KeyError("x"), "row 0 cannot be read ('x')"),
+        (BatchError("needs pip install"), "row 0 cannot be read (needs pip install)"),
+    ],
+)
+def test_whatever_a_table_raises_a_row_fails_alone(
+    tmp_path: Path, error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    write_parquet(tmp_path / "t.parquet", {"bytes": [b"x"]})
+    _, (item,) = inputs.find([tmp_path / "t.parquet"])
+    monkeypatch.setattr(inputs, "_row_group", fail)
+    assert loader.of_item(item, 64) == message
+
+
+# What is in folders and is not captioned
+
+
+def test_a_folder_that_cannot_be_listed_is_told_and_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "lost+found", "z"):
+        (tmp_path / name).mkdir()
+        picture(tmp_path / name / "x.png", 1)
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if closed in path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    closed = "lost+found"
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert named(inputs.find([tmp_path], recursive=True)) == ["a/x.png", "z/x.png"]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{tmp_path}/lost+found: is left out, it cannot be listed (Permission denied)"
+    )
+    closed = str(tmp_path)
+    with pytest.raises(BatchError, match=r"cannot be listed \(Permission denied\)"):
+        inputs.find([tmp_path], recursive=True)
+
+
+def test_folders_of_results_are_told_and_left_but_not_those_of_pictures(
+    folder: Path, pipe: JanusPipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = tmp_path / "old"
+    caption_folder(pipe, folder, old, formats=["imagefolder"], **SHORT)
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    draw_file(pipe, tmp_path / "prompts.txt", tmp_path / "drawn")
+    caption_folder(pipe, folder, **SHORT)  # in place: its pictures are still inputs
+    caplog.clear()
+    found = named(inputs.find([tmp_path], recursive=True))
+    assert found == [f"pictures/{i:02}.png" for i in range(20)]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}/{name}: is a folder of results and left out; name it to caption it, too"
+        for name in ("drawn", "old")
+    ]
+    assert "00.png" in named(inputs.find([old]))  # which is named
 
 
 def test_an_item_that_is_read_twice_is_the_same(folder: Path) -> None:

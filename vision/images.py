@@ -19,11 +19,11 @@ from torch import Tensor
 
 from janus_kit.errors import GenerationError, ImageError, OptionError
 
-__all__ = ["grid", "load", "to_pil", "to_pixels", "to_square", "to_uint8"]
+__all__ = ["MAX_BYTES", "grid", "load", "to_pil", "to_pixels", "to_square", "to_uint8"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_BYTES = 50_000_000
+MAX_BYTES = 50_000_000  # of a file
 _MAX_PIXELS = 64_000_000
 _MAX_SIDE = 20_000
 _MAX_ASPECT = 200
@@ -173,7 +173,7 @@ def _place(path: str) -> str:
 
 
 def _read(path: str, place: str) -> bytes:
-    """The bytes of a regular file, read once: _MAX_BYTES, and one more where it is larger."""
+    """The bytes of a regular file, read once: MAX_BYTES, and one more where it is larger."""
     if _URL.match(path):
         raise ImageError(f"{place}: is a URL; download it first and pass the file")
     try:
@@ -185,7 +185,7 @@ def _read(path: str, place: str) -> bytes:
         raise ImageError(f"{place}: is {kind}; pass one picture file")
     try:
         with Path(path).open("rb") as file:
-            return file.read(_MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ImageError(f"{place}: {_reason(error)}; check that it can be read") from error
 
@@ -194,8 +194,8 @@ def _decode(data: bytes, place: str, allow_tiff: bool) -> Image.Image:
     """The bytes of a file → an upright RGB image."""
     if not data:
         raise ImageError(f"{place}: is empty (0 bytes); copy or download it again")
-    if len(data) > _MAX_BYTES:
-        raise ImageError(f"{place}: is larger than {_MAX_BYTES // 10**6} MB; make it smaller first")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{place}: is larger than {MAX_BYTES // 10**6} MB; make it smaller first")
     _refuse(data[:1024], place, allow_tiff)
     # Before 13.0 Pillow reserves 2 GiB for a WEBP of 30 bytes before it knows the size.
     size = _webp_size(data)

@@ -1,6 +1,7 @@
 """Paths as users name them → items in a fixed order: files, folders, globs, tars and tables."""
 
 import glob
+import hashlib
 import json
 import os
 import stat
@@ -12,8 +13,11 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from janus_kit.batch.files import HIDDEN, blocks, reason, text_of
+from janus_kit.batch.files import blocks, reason, text_of
+from janus_kit.batch.results import claimed
+from janus_kit.batch.walk import shown, walk
 from janus_kit.errors import BatchError, ImageError
+from janus_kit.vision.images import MAX_BYTES
 
 __all__ = ["Item", "Source", "check", "find", "is_dataset", "parquet", "read"]
 
@@ -23,6 +27,7 @@ _REFUSED = (".tif", ".tiff", ".heic", ".heif", ".avif", ".svg", ".psd", ".eps", 
 _PICTURES = frozenset((*_READ, *_REFUSED))
 _TABLES = (".parquet", ".jsonl")
 _TARS = (".tar",)
+_TEXTS = ("string", "large_string", "string_view")  # Arrow's kinds of a column of paths
 _COLUMNS = ("image", "bytes", "jpg", "png", "file_name", "path", "file", "image_path")
 
 
@@ -35,6 +40,30 @@ class Source:
     place: int = 0  # tar: offset; tables: row
     size: int = 0  # tar: bytes
     column: str = ""
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What of the paths is wanted; see find."""
+
+    recursive: bool
+    pattern: str | None
+    all_files: bool
+    column: str | None
+    skip: Path | None
+    ext: str | None
+    results: frozenset[str]  # patterns of the tables in skip
+
+    def takes(self, file: str) -> bool:
+        """Whether a file may be a picture, by its name."""
+        folder, name = os.path.split(file)
+        ending = os.path.splitext(name)[1]
+        if ending.lower() in _PICTURES:
+            return True
+        if not self.all_files or ending == self.ext:
+            return False
+        written = any(fnmatch(name, result) for result in self.results)
+        return not (written and self.skip and Path(folder).resolve() == self.skip.resolve())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +84,37 @@ def find(
     all_files: bool = False,
     column: str | None = None,
     skip: Path | None = None,
+    ext: str | None = None,
 ) -> tuple[Path, list[Item]]:
     """The root that names are relative to, and the items, each once, in the order of the paths.
 
-    A folder's files come in the order of their bytes; hidden ones and those in `skip`, the results
-    of this run, are left out. pattern: of the files in folders, such as *.jpg. Raises BatchError
-    for a path that is not there, an input that cannot be read, or no picture at all.
+    A folder's files come in the order of their bytes; hidden ones, those in `skip`, the results of
+    this run, and those in folders of other runs' results are left out. pattern: of the files in
+    folders, such as *.jpg. all_files: those with any ending but ext, which captions have. Raises
+    BatchError for a path that is not there, an input that cannot be read, or no picture at all.
     """
     named = [*_expand(paths), *_listed(filelist)]
     single = len(named) == 1
     if single and not os.path.lexists(named[0]):
-        raise BatchError(f"{_shown(named[0])}: no such file or folder; check the path")
+        raise BatchError(f"{shown(named[0])}: no such file or folder; check the path")
     folders = [
         path if os.path.isdir(path) and not is_dataset(path) else os.path.dirname(path) or "."
         for path in named
     ]
     root = os.path.commonpath([os.path.abspath(folder) for folder in folders]) if folders else "."
+    results = frozenset(claimed(skip) if skip else ())
+    choice = _Choice(recursive, pattern, all_files, column, skip, ext, results)
     items: dict[str, Item] = {}
     for path in named:
-        for item in _items(path, root, recursive, pattern, all_files, column, skip):
+        for item in _items(path, root, choice):
             items.setdefault(item.name, item)
     if not items:
         what = f"file that fits {pattern!r}" if pattern else "picture"
         raise BatchError(
-            f"{', '.join(map(_shown, named)) or 'the list'}: holds no {what}"
+            f"{', '.join(map(shown, named)) or 'the list'}: holds no {what}"
             f"{'' if recursive else '; --recursive also looks in the folders inside'}"
         )
     return Path(root), list(items.values())
-
-
-def _shown(path: str) -> str:
-    return path if path.isprintable() else repr(path)
 
 
 def _expand(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
@@ -96,7 +125,7 @@ def _expand(paths: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
             continue
         found = sorted(glob.glob(path, recursive=True), key=os.fsencode)
         if not found:
-            raise BatchError(f"{_shown(path)}: no file fits this pattern")
+            raise BatchError(f"{shown(path)}: no file fits this pattern")
         yield from found
 
 
@@ -122,55 +151,23 @@ def is_dataset(path: str) -> bool:
     )
 
 
-def _items(
-    path: str,
-    root: str,
-    recursive: bool,
-    pattern: str | None,
-    all_files: bool,
-    column: str | None,
-    skip: Path | None,
-) -> Iterator[Item]:
+def _items(path: str, root: str, choice: _Choice) -> Iterator[Item]:
     suffix = os.path.splitext(path)[1].lower()
     if os.path.isdir(path):
         if is_dataset(path):
-            yield from _dataset(path, root, column)
+            yield from _dataset(path, root, choice.column)
             return
-        for file in _walk(path, recursive, skip, set()):
+        for file in walk(path, choice.recursive, choice.skip):
             inside = os.path.relpath(file, path)
-            fits = fnmatch(inside, pattern) if pattern else True
-            if fits and (all_files or os.path.splitext(file)[1].lower() in _PICTURES):
+            fits = fnmatch(inside, choice.pattern) if choice.pattern else True
+            if fits and choice.takes(file):
                 yield Item(_name(file, root), _stamp(file), Source(file))
     elif suffix in _TARS and os.path.isfile(path):
         yield from _tar(path, root)
     elif suffix in _TABLES and os.path.isfile(path):
-        yield from (_parquet if suffix == ".parquet" else _jsonl)(path, root, column)
+        yield from (_parquet if suffix == ".parquet" else _jsonl)(path, root, choice.column)
     else:
         yield Item(_name(path, root), _stamp(path), Source(path))
-
-
-def _walk(folder: str, recursive: bool, skip: Path | None, seen: set[Any]) -> Iterator[str]:
-    """The files of a folder. Links to files are followed, links to folders are not."""
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
-    except OSError as error:
-        raise BatchError(f"{_shown(folder)}: cannot be listed ({reason(error)})") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir(follow_symlinks=False):
-            if not os.path.isdir(entry.path):  # entry.is_dir raises for a link to itself
-                yield entry.path
-        elif recursive and not (skip and _is_results(entry.path, skip)):
-            state = entry.stat(follow_symlinks=False)
-            if (state.st_dev, state.st_ino) not in seen:  # a folder mounted inside itself
-                seen.add((state.st_dev, state.st_ino))
-                yield from _walk(entry.path, recursive, skip, seen)
-
-
-def _is_results(folder: str, skip: Path) -> bool:
-    return os.path.isdir(os.path.join(folder, HIDDEN)) and Path(folder).resolve() == skip.resolve()
 
 
 def _name(path: str, root: str) -> str:
@@ -183,7 +180,7 @@ def _stamp(path: str) -> str:
         state = os.stat(path)
     except (OSError, ValueError):
         return "missing"
-    return f"{state.st_size}-{state.st_mtime_ns}" if stat.S_ISREG(state.st_mode) else "no file"
+    return f"{state.st_size}-{state.st_mtime_ns}" if stat.S_ISREG(state.st_mode) else "special"
 
 
 def _tar(path: str, root: str) -> Iterator[Item]:
@@ -196,12 +193,12 @@ def _tar(path: str, root: str) -> Iterator[Item]:
                 if not member.isreg() or inside.suffix.lower() not in _PICTURES:
                     continue
                 if inside.is_absolute() or ".." in inside.parts:
-                    raise BatchError(f"{_shown(path)}: holds the name {member.name!r}; not safe")
+                    raise BatchError(f"{shown(path)}: holds the name {member.name!r}; not safe")
                 source = Source(path, "tar", member.offset_data, member.size)
                 yield Item(f"{name}/{text_of(member.name)}", stamp, source)
     except (tarfile.TarError, OSError) as error:
         raise BatchError(
-            f"{_shown(path)}: is no readable tar ({reason(error)}); compressed ones are not read"
+            f"{shown(path)}: is no readable tar ({reason(error)}); compressed ones are not read"
         ) from error
 
 
@@ -210,14 +207,14 @@ def _column(path: str, columns: Sequence[str], wanted: str | None) -> str:
         if name in columns:
             return name
     raise BatchError(
-        f"{_shown(path)}: has no column {wanted or ' or '.join(_COLUMNS)}; it has "
+        f"{shown(path)}: has no column {wanted or ' or '.join(_COLUMNS)}; it has "
         f"{', '.join(columns[:20]) or 'none'}; name the one with pictures or paths by --column"
     )
 
 
 def _jsonl(path: str, root: str, wanted: str | None) -> Iterator[Item]:
     """A picture for each line's path, which is relative to the table."""
-    name, base = _name(path, root), os.path.dirname(path)
+    name = _name(path, root)
     with blocks(Path(path)), open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file):
             if not line.strip():
@@ -231,8 +228,14 @@ def _jsonl(path: str, root: str, wanted: str | None) -> Iterator[Item]:
             found = row.get(_column(path, list(row), wanted))
             if not isinstance(found, str):
                 raise BatchError(f"{path}: line {number + 1} has no path in its column")
-            picture = os.path.join(base, found)
-            yield Item(f"{name}/{number}", _stamp(picture), Source(picture))
+            yield _of_path(f"{name}/{number}", path, found)
+
+
+def _of_path(name: str, table: str, found: str) -> Item:
+    """The item of a row that names a file; a row that names another one has changed."""
+    picture = os.path.join(os.path.dirname(table), found)
+    digest = hashlib.sha256(found.encode("utf-8", "backslashreplace")).hexdigest()[:12]
+    return Item(name, f"{_stamp(picture)} {digest}", Source(picture))
 
 
 def parquet() -> Any:
@@ -247,14 +250,21 @@ def _parquet(path: str, root: str, wanted: str | None) -> Iterator[Item]:
     import_ = parquet()
     name, stamp = _name(path, root), _stamp(path)
     try:
-        schema = import_.read_schema(path)
-        rows = import_.read_metadata(path).num_rows
+        with import_.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            column = _column(path, schema.names, wanted)
+            rows: Iterable[Any] = range(file.metadata.num_rows)
+            if str(schema.field(column).type) in _TEXTS:
+                rows = file.read(columns=[column]).column(0).to_pylist()
+    except BatchError:
+        raise
     except (OSError, ValueError) as error:  # of which pyarrow's errors are kinds
-        raise BatchError(f"{_shown(path)}: is no readable Parquet ({reason(error)})") from error
-    column = _column(path, schema.names, wanted)
-    for row in range(rows):
-        source = Source(path, "parquet", row, column=column)
-        yield Item(f"{name}/{row}", stamp, source)
+        raise BatchError(f"{shown(path)}: is no readable Parquet ({reason(error)})") from error
+    for row, found in enumerate(rows):
+        if isinstance(found, str):
+            yield _of_path(f"{name}/{row}", path, found)
+        else:
+            yield Item(f"{name}/{row}", stamp, Source(path, "parquet", row, column=column))
 
 
 def _datasets() -> Any:
@@ -285,7 +295,7 @@ def _open_dataset(path: str) -> Any:
     try:
         return _datasets().load_from_disk(path)
     except (OSError, ValueError, KeyError) as error:
-        raise BatchError(f"{_shown(path)}: is no readable data set ({reason(error)})") from error
+        raise BatchError(f"{shown(path)}: is no readable data set ({reason(error)})") from error
 
 
 @lru_cache(maxsize=2)
@@ -304,10 +314,11 @@ def _group_rows(path: str, stamp: str) -> list[int]:
 def check(item: Item) -> None:
     """Raise ImageError if the file of an item is not what it was when it was listed."""
     path = item.source.path
-    if item.stamp not in ("missing", _stamp(path)) and item.source.kind != "dataset":
+    listed = item.stamp.partition(" ")[0]  # a row's stamp says more than its file's
+    if listed not in ("missing", _stamp(path)) and item.source.kind != "dataset":
         gone = not os.path.lexists(path)
         raise ImageError(
-            f"{_shown(path)}: has {'gone' if gone else 'changed'} since it was listed; run the "
+            f"{shown(path)}: has {'gone' if gone else 'changed'} since it was listed; run the "
             "command again"
         )
 
@@ -315,8 +326,19 @@ def check(item: Item) -> None:
 def read(item: Item) -> str | bytes:
     """A picture as vision.images.load takes it: a file's path, or bytes.
 
-    Raises ImageError for an input that is not what it was when it was listed.
+    Raises ImageError for an input that cannot be read, or is not what it was when it was listed.
     """
+    try:
+        return _read(item)
+    except (ImageError, OSError, MemoryError):
+        raise
+    except Exception as error:  # pyarrow's and datasets' have no common kind
+        raise ImageError(
+            f"{shown(item.source.path)}: row {item.source.place} cannot be read ({reason(error)})"
+        ) from error
+
+
+def _read(item: Item) -> str | bytes:
     source = item.source
     if source.kind == "dataset":
         import datasets
@@ -331,14 +353,14 @@ def read(item: Item) -> str | bytes:
     if source.kind == "tar":
         with open(source.path, "rb") as file:
             file.seek(source.place)
-            return file.read(source.size)
+            return file.read(min(source.size, MAX_BYTES + 1))  # more is refused as too large
     row = source.place
     for group, rows in enumerate(_group_rows(source.path, item.stamp)):
         if row < rows:
             values = _row_group(source.path, group, source.column, item.stamp)
             return _cell(values[row], source.path)
         row -= rows
-    raise ImageError(f"{_shown(source.path)}: has no row {source.place}")
+    raise ImageError(f"{shown(source.path)}: has no row {source.place}")
 
 
 def _cell(value: Any, table: str) -> str | bytes:
@@ -349,4 +371,4 @@ def _cell(value: Any, table: str) -> str | bytes:
         return value
     if isinstance(value, str):
         return os.path.join(os.path.dirname(table), value)
-    raise ImageError(f"{_shown(table)}: a row has neither a picture's bytes nor a path")
+    raise ImageError(f"{shown(table)}: a row has neither a picture's bytes nor a path")

@@ -27,6 +27,7 @@ __all__ = ["Pixels", "ahead", "of_item", "of_picture", "workers_for"]
 T = TypeVar("T")
 Pixels = npt.NDArray[np.float32]  # [3, size, size] in ±1
 MANY = 256  # pictures from which on processes are worth the seconds of their start
+NO_MEMORY = "there is not enough memory to decode it"
 PATIENCE = 60  # seconds for a forked process to say that it is there
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def of_picture(picture: Any, size: int) -> Pixels | str:
     except (ImageError, OSError) as error:
         return reason(error)
     except MemoryError:
-        return "there is not enough memory to decode it"
+        return NO_MEMORY
 
 
 def of_item(item: inputs.Item, size: int) -> Pixels | str:
@@ -59,6 +60,8 @@ def of_item(item: inputs.Item, size: int) -> Pixels | str:
         inputs.check(item)
     except (ImageError, OSError) as error:
         found = reason(error)
+    except MemoryError:  # reading a row takes its neighbours along
+        found = NO_MEMORY
     if isinstance(found, str):
         for place in (item.source.path, repr(item.source.path), "the image bytes"):
             found = found.removeprefix(f"{place}: ")
