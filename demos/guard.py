@@ -55,14 +55,19 @@ class Guard:
         limits: Mapping[str, int] | None = None,
         api_key: str | None = None,
         keyed: str = "/v1/",
+        closed: Sequence[str] = (),
     ) -> None:
-        """limits: of bodies, by the beginning of the path. keyed: which paths need the key."""
+        """limits: of bodies, by the beginning of the path. keyed: which paths need the key.
+
+        closed: beginnings of paths that nobody gets through to.
+        """
         self.app = app
         self.hosts = {host.lower() for host in hosts}
         self.body_limit = body_limit
         self.limits = dict(limits or {})
         self.digest = _digest(api_key.encode()) if api_key else None
         self.keyed = keyed
+        self.closed = tuple(closed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -100,6 +105,9 @@ class Guard:
         if origin and scope["method"] not in _SAFE and not self._own(origin, host):
             sentence = f"a page of {origin[:100]!r} may not use this server"
             return 403, sentence, "permission_error", "foreign_origin"
+        if scope["path"].lower().startswith(self.closed):
+            sentence = "this server fetches nothing from the web"
+            return 403, sentence, "permission_error", "closed_path"
         if self.digest is not None and scope["path"].startswith(self.keyed):
             given = headers.get(b"authorization", b"")
             kind, _, key = given.partition(b" ")
@@ -113,7 +121,10 @@ class Guard:
 
     def _own(self, origin: str, host: str) -> bool:
         """Whether a page of that origin is one of ours."""
-        name = urlsplit(origin).netloc
+        try:
+            name = urlsplit(origin).netloc
+        except ValueError:  # a bracket that is not closed, say
+            return False
         return name == host or (bool(self.hosts) and _host(name) in self.hosts)
 
 
