@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from janus_kit.batch import upkeep
+from janus_kit.batch import ledger as ledger_code
+from janus_kit.batch import locks, upkeep
 from janus_kit.batch.files import Scratch, path_of, text_of
-from janus_kit.batch.ledger import Busy, Ledger, Shard
+from janus_kit.batch.ledger import Ledger, Shard
+from janus_kit.batch.locks import Busy, Lock
 from janus_kit.errors import BatchError
 
 SETTINGS = {"prompt": "what is it?", "seed": 1}
@@ -91,8 +95,8 @@ def test_a_ledger_that_is_cut_anywhere_keeps_whole_lines(
 
 
 def test_a_ledger_without_its_header_line_begins_anew(tmp_path: Path) -> None:
-    with Ledger(tmp_path, SETTINGS):
-        pass
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.expect(1)
     path(tmp_path).write_bytes(path(tmp_path).read_bytes()[:9])
     with Ledger(tmp_path, SETTINGS) as ledger:
         ledger.write([done("a.png")])
@@ -139,6 +143,9 @@ def test_other_settings_are_refused_by_name_unless_all_is_to_be_done_again(tmp_p
 
 def test_a_second_run_is_refused_while_the_first_is_at_work(tmp_path: Path) -> None:
     with Ledger(tmp_path, SETTINGS) as ledger:
+        stands = upkeep.status(tmp_path)  # also before there is anything to tell
+        assert (stands["done"], stands["pending"], stands["running"]) == (0, None, True)
+        ledger.expect(1)
         with pytest.raises(Busy, match=f"another run .process {os.getpid()}. is at work there"):
             Ledger(tmp_path, SETTINGS)
         with pytest.raises(Busy):
@@ -219,11 +226,173 @@ def test_merged_shards_hold_what_each_held_and_can_be_merged_again(tmp_path: Pat
 
 
 def test_shards_with_other_settings_are_not_merged(tmp_path: Path) -> None:
-    Ledger(tmp_path, SETTINGS, Shard(0, 2)).close()
+    with Ledger(tmp_path, SETTINGS, Shard(0, 2)) as ledger:
+        ledger.expect(1)
     target = tmp_path / ".janus" / "run-1-of-2.jsonl"
     target.write_text(json.dumps({"run": {**SETTINGS, "seed": 2}}) + "\n")
-    with pytest.raises(BatchError, match="had seed 1, now it is 2"):
+    with pytest.raises(BatchError, match="had seed 2, now it is 1"):
         upkeep.merge(tmp_path)
+
+
+def test_a_large_ledger_is_merged_and_opened_in_a_time_that_grows_with_its_lines(
+    tmp_path: Path,
+) -> None:
+    count = 50_000
+    begun = time.monotonic()
+    with Ledger(tmp_path, SETTINGS, Shard(0, 2)) as ledger:
+        ledger.write([done(f"{i}.png") for i in range(count)])
+        ledger.end()
+    upkeep.merge(tmp_path)
+    upkeep.merge(tmp_path)
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        assert (len(ledger.known), ledger.loose) == (count, [])
+    assert time.monotonic() - begun < 20  # with a copy of what came before for each line, minutes
+
+
+def test_the_later_line_about_a_changed_input_counts_in_whichever_ledger_it_is(
+    tmp_path: Path,
+) -> None:
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.write([done("a.png"), done("b.png")])  # and then a crash
+    with Ledger(tmp_path, SETTINGS, Shard(0, 2)) as ledger:
+        ledger.write([failed("a.png", "2-2")])  # it has changed
+        ledger.end()
+    for merged in (False, True):
+        with Ledger(tmp_path, SETTINGS) as ledger:
+            assert ledger.state("a.png", "2-2") == "failed"
+            assert [record["name"] for record in ledger.loose] == ["b.png"]
+        stands = upkeep.status(tmp_path)
+        assert (stands["done"], stands["failed"]) == (1, 1)
+        if not merged:
+            upkeep.merge(tmp_path)
+
+
+def test_a_status_tells_of_the_last_run_alone(tmp_path: Path) -> None:
+    def stands() -> tuple[int, int, int]:
+        found = upkeep.status(tmp_path)
+        return found["done"], found["failed"], found["pending"]
+
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.expect(3)
+        ledger.write([done("a.png"), done("b.png"), failed("c.png")])
+    assert stands() == (2, 1, 0)
+    other = {**SETTINGS, "seed": 2}
+    with Ledger(tmp_path, other, restart=True) as ledger:
+        ledger.expect(3)
+        ledger.write([done("a.png")])
+    assert stands() == (1, 0, 2)
+    for index, inputs in enumerate((40, 60)):  # that run was a trial of the first three
+        with Ledger(tmp_path, other, Shard(index, 2)) as ledger:
+            ledger.expect(inputs)
+    assert stands() == (1, 0, 99)
+    upkeep.merge(tmp_path)
+    assert stands() == (1, 0, 99)
+    with Ledger(tmp_path, SETTINGS, Shard(0, 3), restart=True) as ledger:
+        ledger.expect(30)
+    assert stands() == (0, 0, 30)
+    with pytest.raises(BatchError, match="had seed 2, now it is 1"):
+        upkeep.merge(tmp_path)
+    upkeep.merge(tmp_path, restart=True)
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        assert ledger.state("a.png", "1-1") == "pending"
+
+
+def test_a_ledger_whose_settings_are_damaged_is_not_gone_on_with(tmp_path: Path) -> None:
+    for damage in (0, 2):  # the first line, and that of a run which did all again
+        folder = tmp_path / str(damage)
+        with Ledger(folder, SETTINGS) as ledger:
+            ledger.write([done("a.png")])
+        other = {**SETTINGS, "prompt": "how many?"}
+        with Ledger(folder, other, restart=True) as ledger:
+            ledger.write([done("a.png")] if damage else [])
+        lines = path(folder).read_bytes().splitlines(keepends=True)
+        lines[damage] = lines[damage][:20] + b"\0\0" + lines[damage][22:]
+        path(folder).write_bytes(b"".join(lines if damage else lines[:2]))
+        assert upkeep.repair(folder) == 1
+        for wanted in (SETTINGS, other):
+            with pytest.raises(BatchError, match="the settings of its run are lost; delete it to"):
+                Ledger(folder, wanted)
+        with Ledger(folder, SETTINGS, restart=True) as ledger:
+            assert ledger.state("a.png", "1-1") == "pending"
+
+
+def test_every_damaged_ledger_is_kept(tmp_path: Path) -> None:
+    kept = []
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.write([done("a.png")])
+    for _ in range(3):
+        with Ledger(tmp_path, SETTINGS) as ledger:
+            ledger.write([done("b.png")])
+        with path(tmp_path).open("ab") as file:
+            file.write(b"half a line\n" + b'{"end": true}\n')
+        kept.append(path(tmp_path).read_bytes())
+        assert upkeep.repair(tmp_path) == 1
+    names = [f"run.jsonl.damaged{end}" for end in ("", "-2", "-3")]
+    assert [(tmp_path / ".janus" / name).read_bytes() for name in names] == kept
+
+
+def test_what_is_no_unicode_is_merged_and_repaired_like_all(tmp_path: Path) -> None:
+    odd = {**SETTINGS, "inputs": os.fsdecode(b"caf\xe9")}
+    with Ledger(tmp_path, odd, Shard(0, 2)) as ledger:
+        ledger.write([done("a.png", "\ud800")])  # and then a crash
+    upkeep.merge(tmp_path)
+    with path(tmp_path).open("ab") as file:
+        file.write(b"half a line\n")
+    assert upkeep.repair(tmp_path) == 1
+    with Ledger(tmp_path, odd) as ledger:
+        assert ledger.record("a.png")["texts"] == {"caption": "\ud800"}
+
+
+def test_a_line_that_is_being_written_by_another_run_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Ledger(tmp_path, SETTINGS, Shard(0, 2)) as other:
+        other.write([done("a.png")])
+
+        real = ledger_code.parse
+
+        def parse(line: bytes) -> Any:
+            if line.endswith(b"b.p"):  # as it is read, the rest comes, and another line
+                with other.path.open("ab") as file:
+                    file.write(b'ng"}\n{"name": "c.png", "chunk": 2}\n')
+            return real(line)
+
+        with other.path.open("ab") as file:
+            file.write(b'{"name": "b.p')
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger_code, "parse", parse)
+            found = upkeep.status(tmp_path)
+        assert (found["done"], found["failed"]) == (1, 0)
+
+
+def test_who_sums_up_is_waited_for_and_who_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    with Ledger(tmp_path, SETTINGS) as ledger:
+        ledger.expect(1)
+    lock = Lock(tmp_path, brief=True)
+    later = threading.Timer(3 * locks.PATIENCE, lock.release)
+    later.start()
+    Ledger(tmp_path, SETTINGS, Shard(0, 2)).close()  # no Busy
+    assert lock.files == []
+    later.join()
+    with (
+        Ledger(tmp_path, SETTINGS, Shard(0, 2)),
+        pytest.raises(Busy, match=r"another run \(of a shard\)"),
+    ):
+        Ledger(tmp_path, SETTINGS, brief=True)
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            upkeep.status(tmp_path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(100):
+            Ledger(tmp_path, SETTINGS).close()
+    finally:
+        over.set()
+        looking.join()
 
 
 def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:

@@ -4,30 +4,32 @@ A line is written and synced before the work counts as done, so a run that is ki
 its ledger. A line that a crash cut short is cut away; of two lines about one input the last counts.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from janus_kit.batch.files import HIDDEN
+from janus_kit.batch.locks import Lock
 from janus_kit.errors import BatchError
 
 __all__ = [
-    "Busy",
+    "Account",
+    "Known",
     "Ledger",
-    "Lock",
     "Record",
     "Shard",
-    "difference",
+    "encoded",
     "ledgers",
-    "lines",
     "parse",
+    "refusal",
     "sync_folder",
+    "tell",
+    "united",
 ]
 
 Record = dict[str, Any]
@@ -64,49 +66,64 @@ class Shard:
         return int.from_bytes(digest[:8], "big") % self.count == self.index
 
 
-class Busy(BatchError):
-    """Another run is at work in the folder."""
-
-
-class Lock:
-    """A folder's run. One run has all of it, or each shard's run its part; a crash frees both."""
-
-    def __init__(self, folder: Path, label: str = "") -> None:
-        """Raises Busy when another run holds it."""
-        self.files: list[BinaryIO] = []
-        wanted = [("lock", fcntl.LOCK_SH if label else fcntl.LOCK_EX)]
-        wanted += [(f"lock-{label}", fcntl.LOCK_EX)] if label else []
-        for name, kind in wanted:
-            file = (folder / HIDDEN / name).open("a+b")
-            self.files.append(file)
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                who = file.read(40).decode("ascii", "replace").strip() or "of a shard"
-                self.release()
-                raise Busy(
-                    f"{folder}: another run ({who}) is at work there; wait for it, or choose "
-                    "another folder with --output"
-                ) from error
-            if kind == fcntl.LOCK_EX:
-                file.truncate(0)
-                file.write(f"process {os.getpid()}".encode())
-                file.flush()
-
-    def release(self) -> None:
-        for file in self.files:
-            file.close()
-        self.files = []
-
-
 class Known(NamedTuple):
     """What the ledger says of an input; its whole line lies at offset of a file."""
 
-    done: bool
+    error: str | None
     stamp: str
     file: int
     offset: int
+    chunk: int
+
+
+@dataclass
+class Account:
+    """What one ledger tells of its last run. Chunks count on through all ledgers of a folder."""
+
+    settings: Record | None = None
+    begun: int = 0  # the chunk of the line with the settings
+    inputs: int | None = None
+    expected: int = 0  # the chunk of the line with the number of inputs
+    chunk: int = 0  # the last one
+    known: dict[str, Known] = field(default_factory=dict)
+    loose: dict[str, Known] = field(default_factory=dict)  # their results may not be written
+
+
+def tell(path: Path, file: int, *, mend: bool = False) -> Account:
+    """Read one ledger, the file-th of its folder; mend as in lines."""
+    told = Account()
+    for offset, record in lines(path, mend=mend):
+        chunk = record.get("chunk", 0)
+        if "run" in record:  # all that was done before is to be done again
+            told = Account(record["run"], begun=chunk)
+        elif "name" in record:
+            stamp = record.get("stamp", "")
+            known = Known(record.get("error"), stamp, file, offset, chunk)
+            if chunk != told.chunk:
+                told.loose = {}
+            told.known[record["name"]] = told.loose[record["name"]] = known
+        elif "inputs" in record:
+            told.inputs, told.expected = record["inputs"], chunk
+        elif "end" in record:
+            told.loose = {}
+        told.chunk = max(told.chunk, chunk)
+    return told
+
+
+def united(one: dict[str, Known], other: dict[str, Known]) -> dict[str, Known]:
+    """What two ledgers say together; one may be changed for it.
+
+    The later line counts, but no failure above a success with the same input.
+    """
+    for name, found in other.items() if one else ():
+        before = one.setdefault(name, found)
+        if before.stamp == found.stamp and (before.error is None) != (found.error is None):
+            newer = found.error is None
+        else:
+            newer = found.chunk > before.chunk
+        if newer:
+            one[name] = found
+    return one or other
 
 
 def ledgers(folder: Path) -> list[Path]:
@@ -125,6 +142,8 @@ def lines(path: Path, *, mend: bool = False) -> Iterator[tuple[int, Record]]:
             record = parse(line)
             if record is None:
                 bad = bad or number
+                if not line.endswith(b"\n"):
+                    break  # a run may be about to write the rest of it
             elif bad is not None:
                 raise BatchError(
                     f"{path}: line {bad} is damaged; janus-kit batch repair "
@@ -148,6 +167,11 @@ def parse(line: bytes) -> Record | None:
     return record if isinstance(record, dict) else None
 
 
+def encoded(record: Mapping[str, Any]) -> bytes:
+    """The line of a record; what is no Unicode text, as in some file names, is escaped."""
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
 class Ledger:
     """The open ledger of a run or of one of its shards; the lock of its folder is held."""
 
@@ -158,75 +182,61 @@ class Ledger:
         shard: Shard | None = None,
         *,
         restart: bool = False,
+        brief: bool = False,
     ) -> None:
-        """Open or begin the ledger of a folder for a run with these settings.
+        """Open the ledger of a folder for a run with these settings, or prepare to begin it.
 
-        restart: what was done with other settings is done again; else that is a BatchError.
+        restart: what was done with other settings is done again; else that is a BatchError. brief:
+        as in Lock. Nothing is written yet.
         """
         self.folder = folder
         self.label = (shard or Shard()).label
+        self.settings: Record = json.loads(json.dumps(dict(settings)))
         (folder / HIDDEN).mkdir(parents=True, exist_ok=True)
-        self.lock = Lock(folder, self.label)
+        self.lock = Lock(folder, self.label, brief=brief)
+        self._readers: dict[int, BinaryIO] = {}
         try:
             self.path = folder / HIDDEN / f"run{self.label and '-'}{self.label}.jsonl"
             self.known: dict[str, Known] = {}
             self.chunk = 0
-            self.loose: list[Record] = []  # of the last chunk: their results may not be written
+            self.begun = False  # whether our own file ends with a run of these settings
             self.files = [*dict.fromkeys([*ledgers(folder), self.path])]
-            self._readers: dict[int, BinaryIO] = {}
-            wanted = json.loads(json.dumps(dict(settings)))
-            read = [self._read(i, wanted, restart) for i in range(len(self.files))]
-            self.file = self.path.open("ab", buffering=0)
-            if not all(read) or not self.path.stat().st_size:
-                self._append([{"run": wanted}])
-                sync_folder(self.path.parent)
+            loose: dict[str, Known] = {}
+            for index, path in enumerate(self.files):
+                if path.exists():
+                    loose |= self._read(index, restart)
+            self.file: BinaryIO | None = None
+            self.loose = [self.record(name) for name in loose if self.known[name] == loose[name]]
         except BaseException:
             self.lock.release()
             raise
 
-    def _read(self, index: int, wanted: Record, restart: bool) -> bool:
-        """Take in one ledger; False where its last run had other settings."""
+    def _read(self, index: int, restart: bool) -> dict[str, Known]:
+        """Take in one ledger; the inputs whose results it is on this run to write."""
         path = self.files[index]
         own = path == self.path
-        header = wanted
-        known: dict[str, Known] = {}
-        chunk, loose = 0, list[Record]()
-        if not path.exists():
-            return True
-        for offset, record in lines(path, mend=own):
-            if "run" in record:  # all that was done before is to be done again
-                header, known, loose = record["run"], {}, []
-            elif "name" in record:
-                done = record.get("error") is None
-                known[record["name"]] = Known(done, record.get("stamp", ""), index, offset)
-                loose = [*loose, record] if record["chunk"] == chunk else [record]
-                chunk = record["chunk"]
-            elif "end" in record:
-                loose = []
-        if own:
-            self.chunk = chunk
-        if header != wanted:
-            if not restart:
-                raise BatchError(f"{self.folder}: {difference(header, wanted)}")
-            return not own
-        for name, found in known.items():
-            before = self.known.get(name)
-            if before is None or found.done or not before.done:
-                self.known[name] = found
-        if own or not self.label:  # another shard's run may be about to write its own
-            self.loose += loose
-        return True
+        told = tell(path, index, mend=own)
+        self.chunk = max(self.chunk, told.chunk)
+        if told.settings != self.settings:
+            if (told.settings or told.known) and not restart:
+                raise refusal(path, told, self.settings)
+            return {}
+        self.begun = self.begun or own
+        self.known = united(self.known, told.known)
+        # Another shard's run may be about to write its own.
+        return told.loose if own or not self.label else {}
 
     def state(self, name: str, stamp: str) -> str:
         """done, failed or pending; an input that has changed since is pending."""
         known = self.known.get(name)
         if known is None or known.stamp != stamp:
             return "pending"
-        return "done" if known.done else "failed"
+        return "done" if known.error is None else "failed"
 
     def expect(self, inputs: int) -> None:
         """Note how many inputs this run has, for those who ask how it stands."""
-        self._append([{"inputs": inputs}])
+        self.chunk += 1
+        self._append([{"inputs": inputs, "chunk": self.chunk}])
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append what has become of some inputs, and sync it. Raises OSError, nothing written."""
@@ -238,14 +248,14 @@ class Ledger:
         self._append([{"end": True}])
 
     def _append(self, records: list[Record]) -> None:
+        if not self.begun:
+            records = [{"run": self.settings, "chunk": self.chunk}, *records]
+        if self.file is None:
+            self.file = self.path.open("ab", buffering=0)
         start = self.path.stat().st_size
-        data, places = b"", []
-        for record in records:
-            places.append((record, start + len(data)))
-            data += json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace")
-            data += b"\n"
+        data = [encoded(record) for record in records]
         try:
-            view = memoryview(data)
+            view = memoryview(b"".join(data))
             while view:
                 view = view[self.file.write(view) :]
             os.fsync(self.file.fileno())
@@ -253,11 +263,15 @@ class Ledger:
             with suppress(OSError):  # half a line is cut away by the next run, too
                 os.truncate(self.path, start)
             raise
+        if not self.begun:
+            sync_folder(self.path.parent)
+            self.begun = True
         own = self.files.index(self.path)
-        for record, offset in places:
+        for record, line in zip(records, data, strict=True):
             if "name" in record:
-                done = record.get("error") is None
-                self.known[record["name"]] = Known(done, record.get("stamp", ""), own, offset)
+                said = record.get("error"), record.get("stamp", "")
+                self.known[record["name"]] = Known(*said, own, start, record["chunk"])
+            start += len(line)
 
     def record(self, name: str) -> Record:
         """The whole line about an input."""
@@ -271,7 +285,8 @@ class Ledger:
 
     def close(self) -> None:
         for file in (self.file, *self._readers.values()):
-            file.close()
+            if file is not None:
+                file.close()
         self.lock.release()
 
     def __enter__(self) -> "Ledger":
@@ -281,16 +296,23 @@ class Ledger:
         self.close()
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What is not as it was, for people."""
-    for name in sorted({*old, *new}):
-        was, now = old.get(name), new.get(name)
+def refusal(path: Path, told: Account, wanted: Mapping[str, Any]) -> BatchError:
+    """Why a run with the wanted settings cannot go on with a ledger of others."""
+    folder, old = path.parent.parent, told.settings
+    if not old:
+        return BatchError(
+            f"{path}: the settings of its run are lost; delete it to do its inputs again, or "
+            "choose another --output"
+        )
+    for name in sorted({*old, *wanted}):
+        was, now = old.get(name), wanted.get(name)
         if was != now:
-            return (
-                f"the run there had {name} {was!r:.80}, now it is {now!r:.80}; go on with the old "
-                "settings, choose another --output, or do all again with --existing overwrite"
+            return BatchError(
+                f"{folder}: the run there had {name} {was!r:.80}, now it is {now!r:.80}; go on "
+                "with the old settings, choose another --output, or do all again with --existing "
+                "overwrite"
             )
-    return "the run there had other settings"
+    return BatchError(f"{folder}: the run there had other settings")
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,12 +4,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from janus_kit.batch.ledger import Busy, Ledger, Shard
+from janus_kit.batch.ledger import Ledger, Shard
+from janus_kit.batch.locks import Busy
 from janus_kit.batch.upkeep import merge
 from janus_kit.errors import BatchError
 from janus_kit.progress import items_line
@@ -181,11 +182,13 @@ def complete(
     with Ledger(target, settings, shard, restart=restart) as ledger:
         task = begin(ledger)
         task.settle()
-        ledger.expect(len(mine))
         with tally(verb, len(mine), progress) as count:
             todo = task.plan(mine, count)
-            if todo and not stop:
-                task.work(open_pipe(), todo, count, stop)
+            work = bool(todo) and not stop
+            pipe = open_pipe() if work else None  # may say what is wrong: before settings are kept
+            ledger.expect(len(mine))
+            if work:
+                task.work(pipe, todo, count, stop)
         ledger.end()
         done, failed = _states(ledger, mine)
         left = len(mine) - done - failed
@@ -195,7 +198,7 @@ def complete(
             return replace(outcome, table=task.write_tables(items, left == 0))
     # The shard that ends last makes one table and one ledger of all.
     try:
-        with Ledger(target, settings, restart=restart) as ledger:
+        with Ledger(target, settings, restart=restart, brief=True) as ledger:
             task = begin(ledger)
             task.settle()
             done, failed = _states(ledger, items)
@@ -203,9 +206,10 @@ def complete(
                 return outcome
             table = task.write_tables(items, True)
             ledger.end()
-        merge(target)
     except Busy:
         return outcome
+    with suppress(Busy):  # a run that has just begun, or another that merges
+        merge(target, restart=restart)
     return replace(outcome, done=done, failed=failed, table=table)
 
 
