@@ -37,7 +37,7 @@ def counts(outcome: Outcome) -> tuple[int, int, int]:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     text = (folder / "captions.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 class Killed(BaseException):

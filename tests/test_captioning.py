@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import tarfile
 import threading
 import types
 from dataclasses import replace
@@ -18,11 +19,13 @@ from batch_parts import SHORT, Killed, contents, counts, picture, rows
 from PIL import Image
 
 from janus_kit import JanusPipeline, caption_folder, caption_stream
+from janus_kit.batch import tables
 from janus_kit.batch.answers import Answerer
 from janus_kit.batch.captioning import CaptionOptions
 from janus_kit.batch.lanes import Lanes, lanes_for
 from janus_kit.batch.loader import of_picture
 from janus_kit.errors import BatchError, OptionError, PromptError
+from janus_kit.prompts import Message, chat_ids
 
 
 def test_captions_are_what_single_calls_answer(folder: Path, pipe: JanusPipeline) -> None:
@@ -265,7 +268,232 @@ def test_every_format_is_read_by_its_own_library(
     assert contents(target) == before
 
 
+@pytest.mark.parametrize("name", ["a/x.png", "t.tar/x.png", "t.parquet/0"])
+def test_a_changed_picture_replaces_its_copy(
+    tmp_path: Path, pipe: JanusPipeline, name: str
+) -> None:
+    def write(seed: int) -> Path:
+        picture(tmp_path / "x.png", seed)
+        (tmp_path / "in/a").mkdir(parents=True, exist_ok=True)
+        if name.startswith("a"):
+            shutil.copy(tmp_path / "x.png", tmp_path / "in/a/x.png")
+            return tmp_path / "in"
+        if name.startswith("t.tar"):
+            with tarfile.open(tmp_path / "t.tar", "w") as tar:
+                tar.add(tmp_path / "x.png", "x.png")
+            return tmp_path / "t.tar"
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        table = pyarrow.table({"image": [(tmp_path / "x.png").read_bytes()]})
+        parquet.write_table(table, tmp_path / "t.parquet")
+        return tmp_path / "t.parquet"
+
+    out = tmp_path / "out"
+    for seed in (1, 2):
+        source = write(seed)
+        outcome = caption_folder(
+            pipe, source, out, recursive=True, formats=["imagefolder"], **SHORT
+        )
+        assert (counts(outcome), outcome.calls) == ((1, 0, 0), 1)
+        (row,) = map(json.loads, (out / "metadata.jsonl").read_text().splitlines())
+        assert row["file_name"].removesuffix(".png") == name.removesuffix(".png")
+        assert (out / row["file_name"]).read_bytes() == (tmp_path / "x.png").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file", "ignore:Exception ignored")  # webdataset's
+@pytest.mark.parametrize("apart", [False, True], ids=["beside", "apart"])
+def test_a_picture_that_goes_after_its_caption_is_left_out_of_data_sets(
+    folder: Path,
+    pipe: JanusPipeline,
+    tmp_path: Path,
+    apart: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("webdataset")
+    write = tables.write
+
+    def late(*given: Any) -> Path:
+        (folder / "00.png").unlink()
+        return write(*given)
+
+    monkeypatch.setattr(tables, "write", late)
+    target = tmp_path / "out" if apart else folder
+    outcome = caption_folder(pipe, folder, target, formats=["webdataset", "imagefolder"], **SHORT)
+    assert counts(outcome) == (18, 2, 0)
+    assert "caption" in rows(target)[0]
+    metadata = (target / "metadata.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file_name"] for line in metadata][:2] == ["01.png", "02.png"]
+    with tarfile.open(target / "captions-000000.tar") as tar:
+        assert sum(name.endswith(".png") for name in tar.getnames()) == len(metadata) == 17
+    for name in ("imagefolder", "webdataset"):
+        assert f"1 pictures can no longer be read and are not in the {name}" in caplog.text
+
+
+# What is there and is no result
+
+
+RESULTS = [
+    ("captions.jsonl", "txt"),
+    ("captions.csv", "csv"),
+    ("captions.parquet", "parquet"),
+    ("captions-000000.tar", "webdataset"),
+    ("captions-000007.tar", "webdataset"),
+    ("metadata.jsonl", "imagefolder"),
+    ("00.png", "imagefolder"),
+    ("01.png", "imagefolder"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), RESULTS)
+def test_a_file_that_no_run_has_written_is_never_replaced(
+    folder: Path, pipe: JanusPipeline, tmp_path: Path, name: str, kind: str
+) -> None:
+    if kind in ("parquet", "webdataset"):
+        pytest.importorskip({"parquet": "pyarrow"}.get(kind, kind))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("by a person")
+    with pytest.raises(BatchError, match=f"{name}: would be replaced, and is no result of a run"):
+        caption_folder(pipe, folder, out, formats=[kind], **SHORT)
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "by a person"
+    (out / name).unlink()
+    caption_folder(pipe, folder, out, formats=[kind], **SHORT)
+    caption_folder(pipe, folder, out, formats=[kind], **SHORT)
+    if kind == "csv":  # a ledger alone does not make a file ours
+        (out / "metadata.jsonl").write_text("by a person")
+        with pytest.raises(BatchError, match=r"metadata.jsonl: would be replaced"):
+            caption_folder(pipe, folder, out, formats=["csv", "imagefolder"], **SHORT)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "tar", "own tar", "parquet"])
+def test_an_input_is_never_replaced_by_a_result(
+    folder: Path, pipe: JanusPipeline, tmp_path: Path, kind: str
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("webdataset")
+    out = tmp_path / "out"
+    formats = {"jsonl": "jsonl", "parquet": "parquet"}.get(kind, "webdataset")
+    name = {"webdataset": "captions-000000.tar"}.get(formats, f"captions.{kind}")
+    caption_folder(pipe, folder, out, formats=[formats], **SHORT)
+    if kind != "own tar":
+        shutil.rmtree(out / ".janus")
+    before = contents(out)
+    with pytest.raises(BatchError, match=rf"{name}: is an input, and a result would replace it"):
+        caption_folder(
+            pipe,
+            out / name,
+            out,
+            formats=[formats],
+            existing="overwrite",
+            **({"column": "file_name"} if kind in ("jsonl", "parquet") else {}),
+            **SHORT,
+        )
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("formats", [["txt"], ["imagefolder"]])
+def test_a_file_in_the_place_of_a_folder_is_told_before_any_work(
+    folder: Path, pipe: JanusPipeline, tmp_path: Path, formats: list[str]
+) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(folder / "00.png", "sub/00.png")
+    with pytest.raises(BatchError, match=r"x.tar: is a file where a folder of results must be"):
+        caption_folder(pipe, tmp_path / "x.tar", tmp_path, formats=formats, **SHORT)
+    assert not (tmp_path / ".janus").exists()
+    outcome = caption_folder(pipe, tmp_path / "x.tar", tmp_path, formats=["csv"], **SHORT)
+    assert counts(outcome) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("name", "ext"), [("a.png", ".png"), ("a.txt", ".txt")])
+def test_a_caption_never_replaces_its_picture(
+    tmp_path: Path, pipe: JanusPipeline, name: str, ext: str
+) -> None:
+    picture(tmp_path / "a.png", 1)
+    (tmp_path / "a.png").rename(tmp_path / name)
+    before = contents(tmp_path)
+    with pytest.raises(BatchError, match=f"{name}: has the name of its own caption"):
+        caption_folder(pipe, [tmp_path / name], tmp_path, ext=ext, existing="overwrite", **SHORT)
+    assert contents(tmp_path) == before
+
+
+# How others read captions
+
+
+def kohya(image: str, ext: str = ".txt") -> str:
+    """The caption that sd-scripts' read_caption takes for a picture: the first line."""
+    stem = os.path.splitext(image)[0]  # noqa: PTH122 - as it does
+    with Path(stem + ext).open(encoding="utf-8") as file:
+        return file.readlines()[0].strip()
+
+
+def taggui(image: Path) -> list[str]:
+    """The tags that taggui's image list takes for a picture."""
+    text = image.with_suffix(".txt").read_text(encoding="utf-8", errors="replace")
+    return text.strip().split(", ")
+
+
+def test_captions_are_read_whole_by_kohyas_rule_and_by_tagguis(
+    tmp_path: Path, pipe: JanusPipeline
+) -> None:
+    names = [
+        "a.b.c.png",
+        "v1.5 two  words.png",
+        "caf\u00e9 \u6f22\u5b57 \U0001f600.jpg",
+        "UPPER.JPG",
+    ]
+    folder = tmp_path / "new\nline"
+    folder.mkdir()
+    for i, name in enumerate(names):
+        picture(folder / name, i)
+    prefix = "\n\t first, \u2028second\u2029 \n third\n"
+    caption_folder(pipe, folder, prefix=prefix, suffix=" \n{directory}.\n", **SHORT)
+    assert len(list(folder.glob("*.txt"))) == len(names)
+    for row in rows(folder):
+        image = folder / row["file_name"]
+        whole = " ".join(row["caption"].split())
+        assert whole.startswith("first, second third")
+        assert whole.endswith("new line.")
+        assert kohya(str(image)) == whole
+        assert ", ".join(taggui(image)) == whole
+        assert len(image.with_suffix(".txt").read_text("utf-8").splitlines()) == 1
+
+
 # Inputs
+
+
+@pytest.mark.parametrize("braces", ["{name", "name}", "{}", "{ name }", "{0} {{name}}", "}{"])
+def test_other_braces_are_only_text(tmp_path: Path, pipe: JanusPipeline, braces: str) -> None:
+    picture(tmp_path / "tom.png", 1)
+    question, filled = f"What is {braces}?", f"What is {braces.replace('{name}', 'tom')}?"
+    caption_folder(pipe, tmp_path, prompts=[question], prefix=braces, suffix=braces, **SHORT)
+    (row,) = rows(tmp_path)
+    around = braces.replace("{name}", "tom")
+    answer = pipe.ask(tmp_path / "tom.png", filled, **SHORT)
+    assert row["caption"] == f"{around}{answer}{around}"
+
+
+def test_a_question_that_leaves_no_room_for_the_answer_is_told(
+    tmp_path: Path, pipe: JanusPipeline
+) -> None:
+    picture(tmp_path / "a.png", 1)
+    fits = next(n for n in range(400, 0, -1) if _tokens(pipe, "x " * n) + 6 <= 256)
+    for count, state in ((fits, (1, 0, 0)), (fits + 1, (0, 1, 0))):
+        out = tmp_path / str(count)
+        outcome = caption_folder(pipe, tmp_path, out, prompts=["x " * count], **SHORT)
+        assert counts(outcome) == state
+    tokens = _tokens(pipe, "x " * (fits + 1))
+    assert rows(out)[0]["error"] == (
+        f"the question and the picture take {tokens} tokens and leave {256 - tokens} for the "
+        "answer; shorten it or --max-new-tokens"
+    )
+
+
+def _tokens(pipe: JanusPipeline, question: str) -> int:
+    turns = [Message("user", question, 1)]
+    return len(chat_ids(pipe.tokenizer, pipe.template, turns, pipe.config.vision.tokens))
 
 
 @pytest.mark.parametrize(

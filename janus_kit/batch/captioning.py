@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from janus_kit.batch import inputs, tables
+from janus_kit.batch import inputs, results, tables
 from janus_kit.batch.answers import Answer, Answerer
 from janus_kit.batch.files import Scratch, is_full, path_of, reason
 from janus_kit.batch.inputs import Item
@@ -106,6 +107,7 @@ class Job:
         self.scratch = Scratch(ledger.folder, ledger.label)
         self.calls = 0
         self.texts = "txt" in options.formats
+        results.claim(ledger.folder, tables.names(options.formats))
 
     def settle(self) -> None:
         """Write the sidecars that a killed run has noted but may not have written."""
@@ -281,13 +283,12 @@ class Job:
             self.options.columns,
             self.options.formats if whole else (),
             self.scratch,
-            copy=self.root.resolve() != folder.resolve(),
         )
 
     def rows(self, items: Sequence[Item]) -> tables.Rows:
         """The rows of tables: every item that is done or failed, in the order of the inputs."""
 
-        def found() -> Iterator[tuple[tables.Row, Callable[[], bytes]]]:
+        def found() -> Iterator[tables.Listed]:
             for item in items:
                 if self.ledger.state(item.name, item.stamp) == "pending":
                     continue
@@ -298,11 +299,16 @@ class Job:
                 else:
                     texts = record["texts"]
                     row |= {column: texts.get(column, "") for column in self.options.columns}
-                yield row, lambda item=item: _bytes(item)  # type: ignore[misc]
+                file = item.source.path if item.source.kind == "file" else None
+                yield tables.Listed(row, file, partial(_bytes, item))
 
         return found
 
 
-def _bytes(item: Item) -> bytes:
-    data = inputs.read(item)
-    return data if isinstance(data, bytes) else Path(data).read_bytes()
+def _bytes(item: Item) -> bytes | None:
+    """The bytes of a picture that was captioned; None if it has gone or changed since."""
+    try:
+        data = inputs.read(item)
+        return data if isinstance(data, bytes) else Path(data).read_bytes()
+    except (ImageError, OSError):
+        return None

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janus_kit.batch import inputs
+from janus_kit.batch import inputs, results, tables
 from janus_kit.batch.answers import Answerer
 from janus_kit.batch.captioning import CaptionOptions, Job
+from janus_kit.batch.files import path_of
 from janus_kit.batch.inputs import Item
 from janus_kit.batch.ledger import Shard
 from janus_kit.batch.loader import ahead, of_picture
@@ -102,6 +103,7 @@ def caption_folder(
         all_files=all_files,
         column=column,
         skip=target,
+        ext=chosen.ext,
     )
     return run_captions(
         lambda: pipe,
@@ -147,6 +149,7 @@ def run_captions(
     if "txt" in options.formats:
         for line in sidecars.check([item.name for item in items]):
             log.warning("%s", line)
+    _guard(items, root, target, options.formats)
     return complete(
         lambda ledger: Job(ledger, options, sidecars, root),
         open_pipe,
@@ -159,3 +162,19 @@ def run_captions(
         progress=progress,
         stop=stop,
     )
+
+
+def _guard(items: Sequence[Item], root: Path, target: Path, formats: Sequence[str]) -> None:
+    """Make the folder of the results; BatchError if one of them would replace what is not ours."""
+    folders = {path_of(name) for name in {item.name.rpartition("/")[0] for item in items}}
+    # A table of paths is no item's own file, but what its rows' names begin with.
+    read = {item.source.path for item in items if item.source.kind != "file"}
+    results.guard(target, tables.names(formats), {*read, *(root / name for name in folders)})
+    if "txt" in formats or "imagefolder" in formats:
+        results.room(target / name for name in folders)
+    if "imagefolder" in formats and not {*tables.names(["imagefolder"])} <= results.claimed(target):
+        for item in items:
+            for name in tables.copies(item.name):
+                if not tables.same(item.source.path, target / name):
+                    results.refuse(target / name)
+    results.ready(target)

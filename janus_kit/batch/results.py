@@ -35,16 +35,17 @@ def guard(folder: Path, names: Iterable[str], inputs: Iterable[str | Path]) -> N
 
     names: of the results; they may be patterns, as glob takes them.
     """
-    ours = claimed(folder)
+    there = [(name, path) for name in names for path in sorted(folder.glob(name))]
     read = {os.path.realpath(path) for path in inputs}
-    for name in names:
-        for path in sorted(folder.glob(name)):
-            if os.path.realpath(path) in read:
-                raise BatchError(
-                    f"{path}: is an input, and a result would replace it; choose another --output"
-                )
-            if name not in ours:
-                refuse(path)
+    for _, path in there:
+        if os.path.realpath(path) in read:
+            raise BatchError(
+                f"{path}: is an input, and a result would replace it; choose another --output"
+            )
+    ours = claimed(folder)
+    for name, path in there:
+        if name not in ours:
+            refuse(path)
 
 
 def refuse(path: Path) -> None:

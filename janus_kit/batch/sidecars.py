@@ -33,15 +33,21 @@ class Sidecars:
         return self.folder / f"{stem}{self.ext}"
 
     def check(self, names: Sequence[str]) -> list[str]:
-        """Raise BatchError if two pictures would share a file; warn of names that other disks join.
+        """Raise BatchError if two pictures would share a file, or one and its own caption.
 
-        The warnings are those of names that differ only in case or in how accents are composed.
+        Returned are warnings of names that other disks join: they differ only in case or in how
+        accents are composed.
         """
         seen: dict[Path, str] = {}
         alike: dict[str, str] = {}
         warnings = []
         for name in names:
             path = self.path(name)
+            if path == self.folder / path_of(name):
+                raise BatchError(
+                    f"{name}: has the name of its own caption; use another --ext, or "
+                    "--sidecar-name full"
+                )
             other = seen.setdefault(path, name)
             if other != name:
                 raise BatchError(
