@@ -154,7 +154,7 @@ def caption(
         raise OptionError(f"--sidecar-name must be stem or full, not {sidecar_name!r}")
     if engine not in ("local", "ray"):
         raise OptionError(f"--engine must be local or ray, not {engine!r}")
-    from janus_kit import loading
+    from janus_kit import checkpoint, loading
     from janus_kit.batch import inputs
     from janus_kit.batch.captioning import CaptionOptions
     from janus_kit.batch.captions import run_captions, where
@@ -170,7 +170,7 @@ def caption(
         full_names=sidecar_name == "full",
         formats=(formats or "txt").split(","),
         retry_failed=retry_failed,
-        workers=workers,
+        workers=workers if engine == "local" else None,
         **answers,
     )
     target = where([*given, *([filelist] if filelist else [])], output)
@@ -182,6 +182,7 @@ def caption(
         all_files=all_files,
         column=column,
         skip=target,
+        ext=ext,
     )
     items = items[:limit]
     part = _part(shard, world)
@@ -190,14 +191,16 @@ def caption(
             if part is None or part.has(item.name):
                 console.result(item.name, {"file_name": item.name}, as_json)
         return
+    folder, model = loading.locate(load.keywords)
     with Stop().listening() as stop:
         outcome = run_captions(
             lambda: _load_here(load) if engine == "local" else _crew(load, workers, address),
-            loading.locate(load.keywords)[1],
+            model,
             items,
             root,
             target,
             options,
+            longest=checkpoint.read_config(folder)[0].language.max_positions,
             shard=part,
             progress=not load.keywords["quiet"],
             stop=stop,
@@ -228,6 +231,7 @@ def generate_file(
         outcome = run_drawings(
             lambda: _load_here(load),
             model,
+            table,
             items,
             output,
             chosen,
@@ -331,7 +335,7 @@ def _crew(load: Load, workers: int | None, address: str | None) -> "Crew":
     options |= {"dtype": given["dtype"] or "auto", "verify": not given["no_verify"]}
     name = given["model"]
     name = str(Path(name).resolve()) if name and Path(name).is_dir() else name
-    return Crew({"model": name, "options": options}, workers or 1, address)
+    return Crew({"model": name, "options": options}, 1 if workers is None else workers, address)
 
 
 def _end(outcome: "Outcome", as_json: bool, launched: bool) -> None:

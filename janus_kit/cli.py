@@ -113,6 +113,12 @@ def generate(
     grid: Annotated[bool, typer.Option("--grid", help="Also write all on one sheet.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures at once. [auto]")] = None,
     retry_failed: bulk.Retry = False,
+    existing: Annotated[
+        str,
+        typer.Option(
+            help="Drawings of --prompts by other options: skip refuses, overwrite replaces."
+        ),
+    ] = "skip",
     shard: bulk.Part = None,
     world: bulk.World = None,
     as_json: Json = False,
@@ -142,7 +148,7 @@ def generate(
         }
         wanted |= {"top_k": top_k, "top_p": top_p, "seed": seed, "batch_size": batch_size}
         chosen = {name: value for name, value in wanted.items() if value is not None}
-        chosen |= {"samples": num, "retry_failed": retry_failed}
+        chosen |= {"samples": num, "retry_failed": retry_failed, "existing": existing}
         bulk.generate_file(load, table, output, chosen, shard, world, as_json)
         return
     texts = console.read_prompts(prompts or [])

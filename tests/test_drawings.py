@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,101 @@ def test_a_second_run_draws_nothing_and_a_changed_row_only_itself(
     assert contents(out) == before
     prompts.write_text(prompts.read_text().replace("two birds", "three birds"))
     assert draw_file(pipe, prompts, out).calls == 1
-    with pytest.raises(BatchError, match="had top_k 0, now it is 5"):
-        draw_file(pipe, prompts, out, top_k=5)
+    for option, old, new in (
+        ("top_k", 0, 5),
+        ("guidance", 5.0, 2.0),
+        ("negative", "''", "'mist'"),
+        ("seed", 0, 1),
+        ("samples", 1, 2),
+        ("temperature", 1.0, 0.5),
+    ):
+        changed: dict[str, Any] = {option: new.strip("'") if isinstance(new, str) else new}
+        before = contents(out)
+        with pytest.raises(BatchError, match=f"had {option} {old}, now it is {new}"):
+            draw_file(pipe, prompts, out, **changed)
+        assert contents(out) == before
+    assert draw_file(pipe, prompts, out, batch_size=1, retry_failed=True).calls == 0
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_drawings_are_replaced_by_those_of_other_options_when_that_is_asked(
+    prompts: Path, pipe: JanusPipeline, tmp_path: Path, stopped: bool
+) -> None:
+    calm, out = tmp_path / "calm", tmp_path / "out"
+    options: Any = {"seed": 9, "guidance": 2.0}
+    draw_file(pipe, prompts, calm, **options)
+    draw_file(pipe, prompts, out, samples=2)
+    (out / "000099_9.png").write_text("by a person")  # in no list
+    if stopped:
+        chosen = DrawOptions(batch_size=1, existing="overwrite", **options)
+        items = read_prompts(prompts, chosen)
+        model = (pipe.name, pipe.model_hash)
+        stop = iter([False] * 6)
+        run_drawings(lambda: pipe, model, prompts, items, out, chosen, stop=Later(stop))
+    outcome = draw_file(pipe, prompts, out, existing="overwrite", **options)
+    assert (outcome.done, outcome.failed) == (3, 1)
+    assert outcome.calls == (2 if stopped else 3)
+    left = contents(out)
+    assert left.pop("000099_9.png") == b"by a person"
+    assert left == contents(calm)
+    again = draw_file(pipe, prompts, out, existing="overwrite", **options)
+    assert (again.calls, contents(out)) == (0, {**left, "000099_9.png": b"by a person"})
+
+
+class Later:
+    """False as long as there are answers left, then true."""
+
+    number = 2
+
+    def __init__(self, answers: Iterator[bool]) -> None:
+        self.answers = answers
+
+    def __bool__(self) -> bool:
+        return next(self.answers, True)
+
+
+@pytest.mark.parametrize("name", ["index.jsonl", "sheet.png", "000001_1.png"])
+def test_a_file_that_no_run_has_drawn_is_never_replaced(
+    prompts: Path, pipe: JanusPipeline, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("by a person")
+    with pytest.raises(BatchError, match=f"{name}: would be replaced, and is no result of a run"):
+        draw_file(pipe, prompts, out)
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "by a person")]
+
+
+def test_a_file_of_prompts_is_not_replaced_by_the_list_of_its_drawings(
+    prompts: Path, pipe: JanusPipeline, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    draw_file(pipe, prompts, out)
+    before = contents(out)
+    with pytest.raises(BatchError, match=r"index.jsonl: is an input, and a result would replace"):
+        draw_file(pipe, out / "index.jsonl", out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv"])
+def test_a_prompt_of_ten_megabytes_fails_alone_or_is_one_sentence(
+    pipe: JanusPipeline, tmp_path: Path, kind: str
+) -> None:
+    long = "x" * 10_000_000
+    table = tmp_path / f"p.{kind}"
+    if kind == "csv":
+        table.write_text(f"prompt,seed\na cat,1\n{long},2\n")
+        with pytest.raises(BatchError, match=r"p.csv: line 3 is no readable CSV \(field larger"):
+            read_prompts(table, DrawOptions())
+        return
+    lines = ["a cat", long, "a dog"]
+    table.write_text(
+        "\n".join(json.dumps({"prompt": line}) if kind == "jsonl" else line for line in lines)
+    )
+    outcome = draw_file(pipe, table, tmp_path / "out")
+    assert (outcome.done, outcome.failed) == (2, 1)
+    assert "2000 are allowed" in index(tmp_path / "out")[1]["error"]
+    assert len(index(tmp_path / "out")[1]["error"]) < 200
 
 
 @pytest.mark.parametrize("when", [1, 2, 3])
@@ -158,7 +252,7 @@ def test_a_run_that_is_stopped_leaves_whole_pictures_and_goes_on(
     options = DrawOptions(batch_size=1)
     model = (pipe.name, pipe.model_hash)
     items = read_prompts(prompts, options)
-    outcome = run_drawings(lambda: pipe, model, items, out, options, stop=Stop())
+    outcome = run_drawings(lambda: pipe, model, prompts, items, out, options, stop=Stop())
     assert outcome.signal == 2
     assert outcome.left > 0
     assert len(list(out.glob("0*.png"))) == outcome.done == 1
@@ -229,7 +323,9 @@ def test_a_file_of_prompts_that_cannot_be_read_is_one_sentence(
         read_prompts(tmp_path / f"missing-{name}", DrawOptions())
 
 
-@pytest.mark.parametrize("options", [{"samples": 0}, {"seed": -1}, {"guidance": 0}, {"top_p": 2}])
+@pytest.mark.parametrize(
+    "options", [{"samples": 0}, {"seed": -1}, {"guidance": 0}, {"top_p": 2}, {"existing": "append"}]
+)
 def test_draw_options_are_checked_at_birth(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         DrawOptions(**options)

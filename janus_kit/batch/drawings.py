@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -13,9 +14,10 @@ from typing import Any
 import torch
 from PIL import Image
 
+from janus_kit.batch import results
 from janus_kit.batch.answers import PATIENCE, Size, out_of_memory, why
 from janus_kit.batch.files import Scratch, blocks, is_full, reason
-from janus_kit.batch.ledger import Ledger, Shard
+from janus_kit.batch.ledger import Ledger, Shard, parse
 from janus_kit.batch.run import Outcome, Tally, complete
 from janus_kit.errors import BatchError, OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions
@@ -26,8 +28,11 @@ from janus_kit.vision.images import grid
 
 __all__ = ["DrawOptions", "Drawing", "draw_file", "read_prompts", "run_drawings"]
 
-SHEET = 64  # pictures on the contact sheet, 192 pixels each: the first of them all
+INDEX, SHEET = "index.jsonl", "sheet.png"
+RESULTS = (INDEX, SHEET)  # who has claimed these has drawn the pictures
+MOST = 64  # pictures on the contact sheet, 192 pixels each: the first of them all
 THUMB = 192
+_NAME = re.compile(r"\d{6,}_\d+\.png")  # of a picture, as read_prompts gives it
 _GUIDANCE = ("guidance", "guidance_scale")
 
 
@@ -43,11 +48,16 @@ class DrawOptions:
     top_k: int = 0
     top_p: float = 1.0
     batch_size: int | None = None  # pictures at once; None: 8, or 64 on a GPU
+    existing: str = "skip"  # or overwrite: what other options have drawn is drawn again
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
         whole("samples", self.samples, 1, 100_000)
         whole("seed", self.seed, 0, SEEDS - 1)
+        if self.existing not in ("skip", "overwrite"):
+            raise OptionError(
+                f"--existing must be skip or overwrite for drawings, not {self.existing!r}"
+            )
         SamplingOptions(
             guidance=self.guidance,
             temperature=self.temperature,
@@ -56,9 +66,9 @@ class DrawOptions:
         )
 
     def settings(self, model: str, digest: str) -> dict[str, Any]:
-        """What all pictures depend on; what a row says is in its stamp."""
-        common = ("temperature", "top_k", "top_p")
-        chosen = {name: value for name, value in asdict(self).items() if name in common}
+        """What pictures depend on but for their rows: a run goes on only with the same."""
+        free = ("batch_size", "existing", "retry_failed")
+        chosen = {name: value for name, value in asdict(self).items() if name not in free}
         return {"task": "generate", "model": model, "hash": digest, **chosen}
 
 
@@ -137,7 +147,13 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
         return
     if kind == ".csv":
         with blocks(path), path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file)
+            reader = csv.DictReader(file)
+            try:
+                yield from reader
+            except csv.Error as error:
+                raise BatchError(
+                    f"{path}: line {reader.reader.line_num} is no readable CSV ({error})"
+                ) from error
         return
     with blocks(path), path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
@@ -170,16 +186,23 @@ def draw_file(
     first. options: as DrawOptions. Raises BatchError or OptionError for a run that cannot begin.
     """
     chosen = DrawOptions(**{**usual(pipe.defaults), **options})
-    items = read_prompts(Path(prompts), chosen)
-    model = (pipe.name, pipe.model_hash)
+    table = Path(prompts)
     return run_drawings(
-        lambda: pipe, model, items, Path(output), chosen, shard=shard, progress=progress
+        lambda: pipe,
+        (pipe.name, pipe.model_hash),
+        table,
+        read_prompts(table, chosen),
+        Path(output),
+        chosen,
+        shard=shard,
+        progress=progress,
     )
 
 
 def run_drawings(
     open_pipe: Callable[[], JanusPipeline],
     model: tuple[str, str],
+    prompts: Path,
     items: Sequence[Drawing],
     target: Path,
     options: DrawOptions,
@@ -188,9 +211,17 @@ def run_drawings(
     progress: bool = False,
     stop: object = False,
 ) -> Outcome:
-    """Bring every picture to done or failed, as far as stop stays false; see draw_file."""
+    """Bring every picture to done or failed, as far as stop stays false; see draw_file.
+
+    items: what read_prompts has read from prompts.
+    """
     if target.exists() and not target.is_dir():
         raise BatchError(f"{target}: is a file; --output names the folder of the pictures")
+    results.guard(target, RESULTS, [prompts])
+    if not results.claimed(target).issuperset(RESULTS):
+        for item in items:
+            results.refuse(target / item.name)
+    results.ready(target)
     return complete(
         lambda ledger: _Job(ledger, options),
         open_pipe,
@@ -199,6 +230,7 @@ def run_drawings(
         options.settings(*model),
         verb="drawing",
         shard=shard,
+        restart=options.existing == "overwrite",
         progress=progress,
         stop=stop,
     )
@@ -211,6 +243,7 @@ class _Job:
         self.ledger, self.options = ledger, options
         self.scratch = Scratch(ledger.folder, ledger.label)
         self.calls = 0
+        results.claim(ledger.folder, RESULTS)
 
     def settle(self) -> None:
         """Nothing: a picture has its name before its line is written."""
@@ -298,7 +331,10 @@ class _Job:
     def write_tables(self, items: Sequence[Drawing], whole: bool) -> Path:
         """index.jsonl, and the contact sheet when nothing is left."""
         folder = self.ledger.folder
-        index = folder / "index.jsonl"
+        index = folder / INDEX
+        if self.options.existing == "overwrite":
+            for name in _listed(index) - {item.name for item in items}:
+                (folder / name).unlink(missing_ok=True)
         good: list[Path] = []
         with (
             self.scratch.growing(index) as part,
@@ -317,13 +353,22 @@ class _Job:
                 }
                 if state == "failed":
                     row["error"] = self.ledger.record(item.name)["error"]
-                elif len(good) < SHEET:
+                elif len(good) < MOST:
                     good.append(folder / item.name)
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         if whole and good:
-            with self.scratch.growing(folder / "sheet.png") as part:
+            with self.scratch.growing(folder / SHEET) as part:
                 grid([_thumbnail(path) for path in good]).save(part, format="PNG")
         return index
+
+
+def _listed(index: Path) -> set[str]:
+    """The pictures that the list of a run names."""
+    if not index.exists():
+        return set()
+    with index.open("rb") as file:
+        named = [str((parse(line) or {}).get("file_name")) for line in file]
+    return {name for name in named if _NAME.fullmatch(name)}
 
 
 def _thumbnail(path: Path) -> Image.Image:
