@@ -1,11 +1,15 @@
 """Long runs as users start them: commands, signals, kill −9, full disks and several processes."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batch_parts import contents
@@ -93,10 +97,143 @@ def test_prompts_come_from_files_and_fill_columns(janus: Run, tmp_path: Path) ->
     assert alone.out == f"{row['caption']}\n"
 
 
+def table(folder: Path) -> dict[str, str | None]:
+    """What captions.jsonl says of each input; None for one that failed."""
+    found = map(json.loads, (folder / "captions.jsonl").read_text().splitlines())
+    return {row["file_name"]: row.get("caption") for row in found}
+
+
+def test_options_choose_what_is_captioned(janus: Run, tmp_path: Path) -> None:
+    folder = make(tmp_path / "in", 2)
+    make(folder / "sub", 1)
+    Image.new("RGB", (20, 20), "red").save(folder / "b.jpg")
+    flat, deep = ["0000.png", "0001.png", "b.jpg"], ["sub/0000.png"]
+    (folder / "list").write_text("in/0001.png\nin/sub/0000.png\n")
+    (folder / "rows.jsonl").write_text('{"image": "none.png", "pic": "0001.png"}\n')
+    for number, (arguments, names) in enumerate(
+        {
+            ("in",): flat,
+            ("in", "--recursive"): flat + deep,
+            ("in", "--glob", "*.jpg"): ["b.jpg"],
+            ("in", "--recursive", "--glob", "sub/*"): deep,
+            ("--filelist", "in/list"): ["0001.png", *deep],
+            ("in/b.jpg", "--filelist", "in/list"): ["b.jpg", "0001.png", *deep],
+            ("in/rows.jsonl", "--column", "pic"): ["rows.jsonl/0"],
+        }.items()
+    ):
+        out = tmp_path / f"out{number}"
+        ended = janus("caption", *arguments, "-o", out, *SHORT)
+        assert ended.code == 0, ended.err
+        found = table(out)
+        assert list(found) == names
+        assert None not in found.values()
+    alone = janus("caption", "in/0001.png", *SHORT)
+    assert found == {"rows.jsonl/0": alone.out.removesuffix("\n")}
+
+
+def test_files_with_any_ending_are_captioned_but_not_results(janus: Run, tmp_path: Path) -> None:
+    folder = make(tmp_path / "in", 2)
+    (folder / "0001.png").rename(folder / "photo")
+    (folder / "data.bin").write_bytes(b"no picture")
+    for call in range(3):  # from the second on there are captions and tables
+        ended = janus("caption", folder, "--all-files", "--json", "--format", "txt,csv", *SHORT)
+        record = ended.records[0]
+        assert (ended.code, record["done"], record["failed"]) == (3, 2, 1), ended.err
+        assert record["calls"] == (0 if call else 2)
+        found = table(folder)
+        assert list(found) == ["0000.png", "data.bin", "photo"]
+        assert found["data.bin"] is None
+    assert {path.name for path in folder.glob("*.txt")} == {"0000.txt", "photo.txt"}
+
+
+def test_texts_go_around_captions_into_files_of_any_ending(janus: Run, tmp_path: Path) -> None:
+    folder = make(tmp_path / "in", 1)
+    plain = janus("caption", folder / "0000.png", *SHORT).out.removesuffix("\n")
+    around = ("--prefix", "{name}: ", "--suffix", ", in {directory}", "--ext", ".caption")
+    assert janus("caption", folder, *around, *SHORT).code == 0
+    assert table(folder) == {"0000.png": f"0000: {plain}, in in"}
+    text = " ".join(f"0000: {plain}, in in".split())
+    assert (folder / "0000.caption").read_text() == f"{text}\n"
+    assert not (folder / "0000.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("existing", "form"),
+    [("skip", "old"), ("overwrite", "{}"), ("append", "old, {}"), ("prepend", "{}, old")],
+)
+def test_captions_that_are_there_are_treated_as_asked(
+    janus: Run, tmp_path: Path, existing: str, form: str
+) -> None:
+    folder = make(tmp_path / "in", 2)
+    (folder / "0000.txt").write_text("old\n")
+    plain = " ".join(janus("caption", folder / "0000.png", *SHORT).out.split())
+    for _ in range(2):
+        assert janus("caption", folder, "--existing", existing, *SHORT).code == 0
+        assert (folder / "0000.txt").read_text() == f"{form.format(plain)}\n"
+        assert (folder / "0001.txt").exists()
+
+
+def test_what_has_failed_is_tried_again_if_that_is_asked(janus: Run, tmp_path: Path) -> None:
+    folder = make(tmp_path / "in", 2)
+    (folder / "0000.txt").mkdir()
+    assert janus("caption", folder, *SHORT).code == 3
+    (folder / "0000.txt").rmdir()
+    again = janus("caption", folder, *SHORT, "--json")
+    assert (again.code, again.records[0]["calls"]) == (3, 0)
+    tried = janus("caption", folder, "--retry-failed", *SHORT, "--json")
+    assert (tried.code, tried.records[0]["calls"], tried.records[0]["done"]) == (0, 1, 2)
+    assert (folder / "0000.txt").is_file()
+
+
+@pytest.mark.parametrize("command", [("caption", "in"), ("generate", "--prompts", "p.txt")])
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        ("/proc/out", "No such file or directory"),  # as a read-only disk, for root too
+        ("empty/out", "Not a directory|is a file"),
+        ("empty", "is a file"),
+        ("readonly/out", "Read-only file system"),
+        ("n" * 300, "File name too long"),
+    ],
+)
+def test_an_output_that_cannot_be_is_one_sentence_before_any_work(
+    janus: Run,
+    tmp_path: Path,
+    command: tuple[str, ...],
+    output: str,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make(tmp_path / "in", 1)
+    (tmp_path / "p.txt").write_text("a cat\n")
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "readonly").mkdir()
+    real = os.mkdir
+
+    def mkdir(path: Any, *given: Any) -> None:
+        if "readonly" in str(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        real(path, *given)
+
+    def load(*arguments: object, **options: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setattr("janus_kit.pipeline.JanusPipeline.from_pretrained", load)
+    ended = janus(*command, "-o", output)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
+    assert any(part in ended.err for part in why.split("|")), ended.err
+    assert output.split("/")[0] in ended.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("missing",), "missing: "),
+        (("in", "--format", "imagefolder"), "in/metadata.jsonl: would be replaced"),
+        (("set/captions.jsonl", "-o", "set"), "set/captions.jsonl: is an input, and a result"),
+        (("in/t.tar", "-o", "in"), "in/t.tar: is a file where a folder of results must be"),
+        (("in", "--prompt", "@long"), "the text has 10000000 characters; at most 100000"),
         (("in", "--format", "xml"), "--format must be some of"),
         (("in", "--existing", "keep"), "--existing must be one of"),
         (("in", "--sidecar-name", "x"), "--sidecar-name must be stem or full"),
@@ -114,9 +251,17 @@ def test_prompts_come_from_files_and_fill_columns(janus: Run, tmp_path: Path) ->
 def test_wrong_use_is_one_sentence_and_code_2(
     janus: Run, tmp_path: Path, arguments: tuple[object, ...], message: str
 ) -> None:
-    make(tmp_path / "in", 2)
+    folder = make(tmp_path / "in", 2)
     (tmp_path / "empty").write_text("")
+    (tmp_path / "long").write_text("x" * 10_000_000)
+    (folder / "metadata.jsonl").write_text("by a person")
+    with tarfile.open(folder / "t.tar", "w") as tar:
+        tar.add(folder / "0000.png", "0000.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/captions.jsonl").write_text('{"path": "../in/0000.png"}\n')
+    before = contents(tmp_path)
     ended = janus("caption", *arguments)
+    assert contents(tmp_path) == before
     assert (ended.code, ended.err.count("\n"), message in ended.err) == (2, 1, True), ended.err
 
 
@@ -145,7 +290,13 @@ def test_a_file_of_prompts_is_drawn_and_the_second_time_nothing(janus: Run, tmp_
     assert (tmp_path / one).read_bytes() == before["000000_3.png"]
     again = janus("generate", "--prompts", "p.txt", "--samples", 2, "--seed", 3, "--json")
     assert again.records[0]["calls"] == 0
+    other = janus("generate", "--prompts", "p.txt", "--samples", 2, "--seed", 4)
+    assert (other.code, "had seed 3, now it is 4" in other.err) == (2, True)
     assert contents(tmp_path / "out") == before
+    overwrite = ("--existing", "overwrite")
+    assert janus("generate", "--prompts", "p.txt", "--seed", 4, *overwrite).code == 0
+    names = ["000000_4.png", "000001_5.png", "index.jsonl", "sheet.png"]
+    assert sorted(contents(tmp_path / "out")) == names
     assert janus("generate", "a cat", "--prompts", "p.txt").code == 2
 
 
