@@ -19,9 +19,9 @@ from batch_parts import (
 )
 
 from janus_kit import JanusPipeline, caption_folder
-from janus_kit.batch import answers, captioning, inputs, loader
+from janus_kit.batch import answers, captioning, inputs, loader, upkeep
 from janus_kit.batch.ledger import Shard
-from janus_kit.errors import BatchError
+from janus_kit.errors import BatchError, OptionError
 from janus_kit.writing import TextWriter
 
 
@@ -150,6 +150,29 @@ def test_f12_out_of_memory_halves_the_batch_and_changes_no_caption(
     assert contents(folder) == undisturbed
     assert sizes[:3] == [8, 4, 2]  # and the size that worked is remembered
     assert max(sizes[3:], default=0) <= 2
+
+
+@pytest.mark.parametrize("place", ["_begin", "_writer"])
+def test_f12_a_row_that_is_alone_in_a_batch_of_many_is_tried_in_a_batch_of_one(
+    folder: Path,
+    pipe: JanusPipeline,
+    undisturbed: dict[str, bytes],
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = getattr(answers.Answerer, place)
+
+    def tight(self: Any, first: Any, *others: Any) -> Any:
+        rows = first if place == "_writer" else len(first.names)
+        if rows > 1:  # what takes the memory are rows that nobody uses
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, first, *others)
+
+    monkeypatch.setattr(answers.Answerer, place, tight)
+    one = caption_folder(pipe, folder, batch_size=64, limit=1, **SHORT)
+    assert counts(one) == (1, 0, 0)
+    assert counts(caption_folder(pipe, folder, batch_size=64, **SHORT)) == (18, 2, 0)
+    assert contents(folder) == undisturbed
 
 
 def test_f12_a_larger_batch_is_tried_again_later() -> None:
@@ -300,6 +323,24 @@ def test_f19_other_settings_are_refused_unless_all_is_done_again(
     again = {"prompts": ["how many?"], "batch_size": 3, "workers": 0, "formats": ["txt", "csv"]}
     assert caption_folder(pipe, folder, **again, **SHORT).calls == 0
     assert (folder / "captions.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seed": -1}, {"seed": 2**63}, {"max_new_tokens": 10**6}, {"batch_size": 0}],
+    ids=str,
+)
+def test_f19_a_wrong_option_is_told_before_anything_is_kept(
+    folder: Path, pipe: JanusPipeline, wrong: dict[str, Any]
+) -> None:
+    (folder / "00.txt").write_text("by hand")  # which is settled before the model is asked
+    with pytest.raises(OptionError, match=next(iter(wrong))):
+        caption_folder(pipe, folder, **{**SHORT, **wrong})
+    caption_folder(pipe, folder, **SHORT)
+    with pytest.raises(OptionError):
+        caption_folder(pipe, folder, existing="overwrite", **{**SHORT, **wrong})
+    assert upkeep.status(folder)["done"] == 18
+    assert caption_folder(pipe, folder, **SHORT).calls == 0
 
 
 def test_f20_times_in_the_future_or_before_1970_are_only_compared(

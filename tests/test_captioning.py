@@ -57,7 +57,7 @@ def test_a_second_run_asks_nothing_and_changes_nothing(
         raise AssertionError("the model was called")
 
     blind = JanusPipeline(pipe.model, pipe.tokenizer, pipe.folder, pipe.name)
-    blind.model = None  # type: ignore[assignment] # nothing may touch it
+    blind.model = types.SimpleNamespace(config=pipe.config)  # type: ignore[assignment] # no weights
     outcome = caption_folder(blind, folder, **SHORT)
     assert (counts(outcome), outcome.calls) == ((18, 2, 0), 0)
     assert contents(folder) == undisturbed

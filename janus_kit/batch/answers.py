@@ -19,10 +19,11 @@ from janus_kit.pipeline import JanusPipeline
 from janus_kit.prompts import Message, chat_ids
 from janus_kit.writing import Read, TextWriter, read
 
-__all__ = ["Answer", "Answerer", "Size", "out_of_memory", "why"]
+__all__ = ["PATIENCE", "Answer", "Answerer", "Size", "check", "out_of_memory", "why"]
 
 T = TypeVar("T")
 LONGEST = 512  # tokens of an answer unless told otherwise, as in JanusPipeline.chat
+MOST = 2**20  # tokens; no model reads more
 PATIENCE = 16  # pictures in a row that the model breaks at, until it is the model that is broken
 
 
@@ -66,6 +67,16 @@ class _Row(Generic[T]):
     read: Read | None = None
 
 
+def check(
+    seed: int | None, max_new_tokens: int | None, batch_size: int | str, longest: int = MOST
+) -> None:
+    """Raise OptionError for options of an Answerer that are none; longest: what a model reads."""
+    first_seed(seed, 1)
+    if max_new_tokens is not None:
+        whole("max_new_tokens", max_new_tokens, 1, longest)
+    batch_rows(batch_size, 1, 1, torch.device("cpu"))
+
+
 def out_of_memory(error: BaseException) -> bool:
     text = str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
@@ -92,11 +103,10 @@ class Answerer:
     ) -> None:
         """Options as in JanusPipeline.chat; each answer has the random stream seed."""
         language = pipe.config.language
+        check(seed, max_new_tokens, batch_size, language.max_positions)
         self.pipe = pipe
         self.options = SamplingOptions(guidance=1.0, temperature=temperature, top_p=top_p)
         self.wanted = max_new_tokens
-        if max_new_tokens is not None:
-            whole("max_new_tokens", max_new_tokens, 1, language.max_positions)
         steps = max_new_tokens or min(LONGEST, language.max_positions)
         self.noise = uniforms([first_seed(seed, 1)], steps)[0]
         slots = pipe.config.vision.tokens + 128 + 2 * steps
@@ -164,14 +174,16 @@ class Answerer:
                         live, writer = [], None
                 yield answers
                 continue
-            if not live:  # there was not even room to begin
+            short, wide = out_of_memory(failure), rows if writer is None else len(writer.names)
+            if not live and not (short and wide > 1):  # there was not even room to begin
                 raise failure
-            lone = len(live) == 1
-            if not out_of_memory(failure):
+            lone = len(live) == 1 and not (short and wide > 1)
+            if not short:
                 alone = max(alone, len(live))
                 broken += lone
             else:
                 self.size.halve()
+                alone = alone or len(live) == 1  # what was short may have been the others' rows
             for row in (*live, *waiting):
                 row.reading = row.read = None
             writer = None

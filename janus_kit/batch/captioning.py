@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from janus_kit.batch import inputs, results, tables
-from janus_kit.batch.answers import Answer, Answerer
+from janus_kit.batch.answers import Answer, Answerer, check
 from janus_kit.batch.files import Scratch, is_full, path_of, reason
 from janus_kit.batch.inputs import Item
 from janus_kit.batch.ledger import Ledger
@@ -60,6 +60,7 @@ class CaptionOptions:
             raise PromptError(
                 f"two questions fill the column {self.columns[-1]!r}; name them apart"
             )
+        check(self.seed, self.max_new_tokens, self.batch_size)
         SamplingOptions(guidance=1.0, temperature=self.temperature, top_p=self.top_p)
         if self.existing not in EXISTING:
             raise OptionError(

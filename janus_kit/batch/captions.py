@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from janus_kit.batch import inputs, results, tables
-from janus_kit.batch.answers import Answerer
+from janus_kit.batch.answers import Answerer, check
 from janus_kit.batch.captioning import CaptionOptions, Job
 from janus_kit.batch.files import path_of
 from janus_kit.batch.inputs import Item
@@ -112,6 +112,7 @@ def caption_folder(
         root,
         target,
         chosen,
+        longest=pipe.config.language.max_positions,
         shard=shard,
         progress=progress,
     )
@@ -137,14 +138,17 @@ def run_captions(
     target: Path,
     options: CaptionOptions,
     *,
+    longest: int,
     shard: Shard | None = None,
     progress: bool = False,
     stop: object = False,
 ) -> Outcome:
     """Bring every item to done or failed, as far as stop stays false; see caption_folder.
 
-    open_pipe is called only if there is something to ask; model: its name and its weights' hash.
+    open_pipe is called only if there is something to ask; model: its name and its weights' hash;
+    longest: the tokens that it reads.
     """
+    check(options.seed, options.max_new_tokens, options.batch_size, longest)
     sidecars = Sidecars(target, options.ext, options.full_names)
     if "txt" in options.formats:
         for line in sidecars.check([item.name for item in items]):
