@@ -84,7 +84,7 @@ async def page_job(client: httpx.AsyncClient, job: Job, seed: int) -> None:
     pictures = 99 if job.kind == "bad" else 1
     data: list[Any] = ["four pizzas", "", pictures, str(seed), 1.5, 0.5, 0, False]
     if job.kind == "ask":
-        data = [{"text": "hello", "files": []}, [], 8, 0]
+        data = [{"text": "hello", "files": []}, 8, 0]
     begun = time.monotonic()
     answer = await client.post(f"/gradio_api/call/{name}", json={"data": data})
     if answer.status_code in (503, 429):

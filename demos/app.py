@@ -1,10 +1,14 @@
 """The page: build_app(pipeline) → gr.Blocks, and run(...) that serves it safely."""
 
+import asyncio
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported
@@ -19,10 +23,11 @@ from janus_kit.demos.draw_tab import draw_tab
 from janus_kit.demos.guard import Guard, trusted
 from janus_kit.demos.look import CSS, JS, theme
 from janus_kit.demos.other_tabs import compare_tab, describe_tab, read_tab
+from janus_kit.demos.page import Page
 from janus_kit.demos.studio import Picture, Studio
 from janus_kit.demos.worker import ModelWorker
 
-__all__ = ["build_app", "opened"]
+__all__ = ["build_app", "opened", "sweep"]
 
 CAP = 32  # jobs that may wait or run
 KEPT_SECONDS = 3600  # files of the page
@@ -39,7 +44,7 @@ def build_app(
     pipeline.set_progress_bar_config(disable=True)
     worker = worker or ModelWorker(pipeline, cap=cap)
     studio = Studio(pipeline, worker)
-    app: gr.Blocks = gr.Blocks(
+    app = Page(
         title="janus_kit",
         analytics_enabled=False,
         delete_cache=(60, KEPT_SECONDS),
@@ -80,30 +85,33 @@ def build_app(
         draw.ask.click(ask_about, [draw.album, draw.chosen], [ask.box, tabs], **quiet)
         fields: list[Any] = list(draw.fill(Settings(prompt="")))
         read.use.click(use, read.found, [*fields, tabs], **quiet)
-    for block in app.blocks.values():
-        if isinstance(block, gr.Slider | gr.Number):
-            setattr(block, "preprocess", _quietly(block.preprocess))  # noqa: B010 - of this one
     limit = worker.max_batch
-    app.queue(max_size=max(1, cap - limit), default_concurrency_limit=limit)
+    app.queue(max_size=max(1, cap - limit), default_concurrency_limit=limit, api_open=False)
     return app
-
-
-def _quietly(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A field's check of its range; what it refuses is told to the user, not to the log."""
-
-    def checked(value: Any) -> Any:
-        try:
-            return read(value)
-        except gr.Error as error:
-            error.print_exception = False
-            raise
-
-    return checked
 
 
 def _plain(name: str) -> str:
     """A model's name, which may be a folder's, as Markdown shows it letter by letter."""
     return "".join(letter if letter.isalnum() else f"&#{ord(letter)};" for letter in name)
+
+
+def _free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def sweep(folder: Path, age: float, kept: Set[str]) -> None:
+    """Delete files that are older than age seconds, and folders that are left empty.
+
+    Gradio's own sweep knows only files that the page has taken in or shown, and leaves folders.
+    """
+    old = time.time() - age
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+        with suppress(OSError):  # such as for a folder that is not empty
+            if path.lstat().st_ctime < old and str(path) not in kept:
+                path.rmdir() if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -121,8 +129,9 @@ def opened(
 ) -> Iterator[str]:
     """Serve the page until the block ends, and clean up after it; gives its URL.
 
-    share: also open a public link, through Gradio's tunnel. auth: a user and a password. hosts:
-    more names that the page may be asked for by; on a loopback address only its own are taken.
+    port: 0 takes a free one. share: also open a public link, through Gradio's tunnel. auth: a user
+    and a password. hosts: more names that the page may be asked for by; on a loopback address only
+    its own are taken.
     Raises OptionError where a setting of the environment would let the browser edit this program,
     and OSError for a port that is taken.
     """
@@ -133,11 +142,26 @@ def opened(
     os.environ["GRADIO_TEMP_DIR"] = folder
     worker = ModelWorker(pipeline, cap=cap)
     app = build_app(pipeline, worker=worker, cap=cap)
+    kept = {path for block in app.blocks.values() for path in block.keep_in_cache}
+
+    @asynccontextmanager
+    async def swept(_: Any) -> AsyncIterator[None]:
+        async def again() -> None:
+            while True:
+                await asyncio.sleep(60)
+                await asyncio.to_thread(sweep, Path(folder), KEPT_SECONDS + 120, kept)
+
+        task = asyncio.create_task(again())
+        yield
+        task.cancel()
+
     guard = Middleware(
         Guard,
         hosts=() if share else trusted(host, hosts),
         body_limit=4_000_000,
         limits={"/gradio_api/upload": 200_000_000},
+        # Behind these Gradio would fetch any address of the web for whoever asks.
+        closed=("/gradio_api/file=http", "/gradio_api/file/http"),
     )
     # Gradio opens some files by itself: Pillow is left with the formats that our loader reads.
     Image.init()
@@ -145,8 +169,8 @@ def opened(
     Image.ID[:] = [name for name in formats if name in FORMATS]
     try:
         app.launch(
-            server_name=host,
-            server_port=port,
+            server_name=f"[{host}]" if ":" in host else host,
+            server_port=port or _free_port(host),
             share=share,
             auth=auth,
             prevent_thread_lock=True,
@@ -160,7 +184,12 @@ def opened(
             ssr_mode=False,
             mcp_server=False,
             enable_monitoring=False,
-            app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None},
+            app_kwargs={
+                "middleware": [guard],
+                "lifespan": swept,
+                "docs_url": None,
+                "redoc_url": None,
+            },
             theme=theme(),
             css=CSS,
             js=JS,

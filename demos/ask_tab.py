@@ -1,6 +1,5 @@
 """The tab that talks about pictures, piece by piece, and remembers what was said."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,12 @@ from PIL import Image, ImageDraw
 
 from janus_kit import JanusKitError
 from janus_kit.demos.jobs import Thinking, Waiting
-from janus_kit.demos.studio import Progress, Studio, plain
+from janus_kit.demos.studio import Progress, Studio, plain, whole
 
 __all__ = ["AskTab", "ask_tab"]
 
 MOST = 6  # pictures of one message
+LONGEST = 512  # tokens of an answer
 PLACEHOLDER = (
     "### Ask about a picture\n"
     "Drop one or several below, or draw one and press **Ask about it**. "
@@ -69,6 +69,7 @@ def ask_tab(studio: Studio) -> AskTab:
         max_plain_text_length=10_000,
         elem_id="ask-box",
     )
+    box.keep_in_cache.update(path for _, path in examples)  # the sweep would take them in an hour
     with gr.Row():
         stop = gr.Button("Stop", interactive=False, elem_id="ask-stop", min_width=90, size="md")
         clear = gr.Button("New conversation", elem_id="ask-clear", min_width=140, size="md")
@@ -76,19 +77,22 @@ def ask_tab(studio: Studio) -> AskTab:
     with gr.Row(elem_id="ask-examples"):
         buttons = [gr.Button(question, size="sm") for question, _ in examples]
     with gr.Accordion("More settings", open=False):
-        longest = gr.Slider(1, 512, 128, step=1, label="Longest answer, in tokens")
+        longest = gr.Slider(1, LONGEST, 128, step=1, label="Longest answer, in tokens")
         heat = gr.Slider(
             0, 2, 0, step=0.05, label="Temperature", info="0 takes the likeliest words."
         )
     turns = gr.State([], time_to_live=3600)
-    outputs = [chat, box, status, turns, stop]
+    # What chat shows. What a browser sends back as its chat may name any component and any file,
+    # and Gradio would make and open them.
+    history = gr.State([], time_to_live=3600)
+    outputs = [chat, box, status, turns, history, stop]
 
     async def send(
         given: dict[str, Any] | None,
         said: list[dict[str, Any]],
         seen: list[dict[str, Any]],
         tokens: float,
-        warmth: float,
+        warmth: float | None,
     ) -> AsyncIterator[dict[Any, Any]]:
         text = ((given or {}).get("text") or "").strip()
         files = list((given or {}).get("files") or [])
@@ -96,48 +100,47 @@ def ask_tab(studio: Studio) -> AskTab:
             raise gr.Error("Write a question first.", title="Nothing to ask", print_exception=False)
         if len(files) > MOST:
             raise gr.Error(f"A message takes {MOST} pictures at most.", print_exception=False)
+        most = whole("the longest answer", tokens, 1, LONGEST)
         try:
-            images = [await asyncio.to_thread(studio.pipe.view, path) for path in files]
+            images = [await studio.opened(studio.pipe.view, path) for path in files]
         except JanusKitError as error:
             raise plain(error) from error
         asked = {"role": "user", "content": text or "Describe the image.", "images": images}
         now = [*said, asked]
-        options = {"max_new_tokens": int(tokens), "temperature": warmth}
+        options = {"max_new_tokens": most, "temperature": warmth or 0.0}
 
         def work() -> Iterator[str]:
             yield from studio.pipe.chat(now, stream=True, **options)
 
-        job = studio.submit(Thinking(work))
         shown = [*seen, *({"role": "user", "content": {"path": path}} for path in files)]
         shown.append({"role": "user", "content": asked["content"]})
+
+        def told(answer: str) -> dict[Any, Any]:
+            reply = {"role": "assistant", "content": answer}
+            return {chat: [*shown, reply], history: [*shown, reply], turns: [*now, reply]}
+
         yield {chat: shown, box: None, stop: gr.update(interactive=True), status: "Reading …"}
         answer = ""
         try:
-            async for event in studio.events(job):
+            async for event in studio.events(Thinking(work)):
                 if isinstance(event, Waiting):
                     yield {status: Progress(1).tell(event)}
                 else:
                     answer += event
-                    yield {
-                        chat: [*shown, {"role": "assistant", "content": answer}],
-                        turns: [*now, {"role": "assistant", "content": answer}],
-                        status: "",
-                    }
+                    yield {**told(answer), status: ""}
         except gr.Error:
-            yield {chat: seen, box: given}  # what was written is not lost
+            # What was written is not lost.
+            yield {chat: seen, history: seen, turns: said, box: given}
             raise
-        if not answer:
-            answer = "(no answer)"
         yield {
-            chat: [*shown, {"role": "assistant", "content": answer}],
-            turns: [*now, {"role": "assistant", "content": answer}],
+            **told(answer or "(no answer)"),
             stop: gr.update(interactive=False),
             status: "",
         }
 
     event = box.submit(
         send,
-        [box, turns, chat, longest, heat],
+        [box, turns, history, longest, heat],
         outputs,
         api_name="ask",
         concurrency_id="think",
@@ -154,7 +157,14 @@ def ask_tab(studio: Studio) -> AskTab:
         api_visibility="private",
     )
     clear.click(
-        lambda: {chat: [], turns: [], status: "", box: None, stop: gr.update(interactive=False)},
+        lambda: {
+            chat: [],
+            turns: [],
+            history: [],
+            status: "",
+            box: None,
+            stop: gr.update(interactive=False),
+        },
         None,
         outputs,
         cancels=[event],

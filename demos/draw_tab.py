@@ -18,6 +18,7 @@ from janus_kit.demos.studio import Picture, Progress, Studio, parse_seed, whole
 __all__ = ["DrawTab", "draw_tab"]
 
 MOST = 8  # pictures of one drawing
+MOST_GUIDANCE, MOST_TEMPERATURE, MOST_TOP_K = 10.0, 2.0, 2**31 - 1
 PAUSE = 0.25  # seconds between two lines of progress
 EXAMPLES = (
     "a bench left of a teddy bear",
@@ -47,17 +48,37 @@ class DrawTab:
     ask: gr.Button
     album: gr.State
     chosen: gr.State
+    status: gr.Markdown
 
     def fill(self, settings: Settings) -> dict[Any, Any]:
-        """The fields as a picture's settings have them."""
+        """The fields as a picture's settings have them, and a word on what they cannot hold."""
+        guidance = min(max(settings.guidance_scale, 1.0), MOST_GUIDANCE)
+        temperature = min(max(settings.temperature, 0.0), MOST_TEMPERATURE)
+        top_k = min(max(settings.top_k or 0, 0), MOST_TOP_K)
+        lost = []
+        if settings.initial_codes:
+            lost.append(f"the {len(settings.initial_codes)} codes that it begins with")
+        if settings.top_p not in (None, 1):
+            lost.append(f"top-p {settings.top_p:g}")
+        for name, asked, held in (
+            ("guidance", settings.guidance_scale, guidance),
+            ("temperature", settings.temperature, temperature),
+            ("top-k", settings.top_k or 0, top_k),
+        ):
+            if asked != held:
+                lost.append(f"{name} {asked:.15g}, which is {held:.15g} here")
+        status = "The settings of the file are here; press **Draw**."
+        if lost:
+            status = f"This page cannot take over {'; '.join(lost)}: it will draw another picture."
         return {
             self.prompt: settings.prompt,
             self.negative: settings.negative_prompt,
             self.seed: "" if settings.seed is None else str(settings.seed),
-            self.guidance: min(max(settings.guidance_scale, 1.0), 10.0),
-            self.temperature: min(max(settings.temperature, 0.0), 2.0),
-            self.top_k: settings.top_k or 0,
+            self.guidance: guidance,
+            self.temperature: temperature,
+            self.top_k: top_k,
             self.count: 1,
+            self.status: status,
         }
 
 
@@ -66,13 +87,8 @@ def _caption(picture: Picture) -> str:
     return seed if picture.score is None else f"yes {picture.score:.1%} · {seed}"
 
 
-def _sheet(pictures: list[Picture], folder: Path) -> str:
-    """All pictures on one PNG."""
-    path = folder / "contact-sheet.png"
-    images = []
-    for picture in pictures:
-        with Image.open(picture.path, formats=("PNG",)) as image:
-            images.append(image.convert("RGB"))
+def _grid(images: list[Image.Image], path: Path) -> str:
+    """All pictures on one; the path of its file."""
     make_image_grid(images).save(path)
     return str(path)
 
@@ -113,11 +129,16 @@ def draw_tab(studio: Studio) -> DrawTab:
                     elem_id="draw-negative",
                 )
                 guidance = gr.Slider(
-                    1, 10, usual.guidance, step=0.1, label="Guidance", elem_id="draw-guidance"
+                    1,
+                    MOST_GUIDANCE,
+                    usual.guidance,
+                    step=0.1,
+                    label="Guidance",
+                    elem_id="draw-guidance",
                 )
                 temperature = gr.Slider(
                     0,
-                    2,
+                    MOST_TEMPERATURE,
                     usual.temperature,
                     step=0.05,
                     label="Temperature",
@@ -129,7 +150,7 @@ def draw_tab(studio: Studio) -> DrawTab:
                     info="0 keeps the whole codebook.",
                     precision=0,
                     minimum=0,
-                    maximum=2**31 - 1,
+                    maximum=MOST_TOP_K,
                     elem_id="draw-top-k",
                 )
             gr.Examples(
@@ -185,6 +206,17 @@ def draw_tab(studio: Studio) -> DrawTab:
 
     shown = [status, live, gallery, after, sheet, download, album, chosen, last_seed, stop, seed]
 
+    def written(parts: list[Drawn], scores: list[float]) -> tuple[list[Picture], str]:
+        """The pictures as files, best first where there are scores, and the contact sheet."""
+        folder = studio.folder()
+        pictures = studio.keep(parts, folder)
+        images = [image for drawn in parts for image in drawn.images]
+        if scores:
+            order = sorted(range(len(scores)), key=lambda place: -scores[place])
+            pictures = [replace(pictures[place], score=scores[place]) for place in order]
+            images = [images[place] for place in order]
+        return pictures, _grid(images, folder / "contact-sheet.png")
+
     async def run(
         base: Drawing, number: int, first: int, ranked: bool
     ) -> AsyncIterator[dict[Any, Any]]:
@@ -192,36 +224,37 @@ def draw_tab(studio: Studio) -> DrawTab:
         begun = time.monotonic()
         seeds = [first + i for i in range(number)]
         half = frozenset({studio.pipe.config.side // 2})  # seen however fast the model is
-        job = studio.submit(replace(base, seeds=seeds, live=True, preview_rows=half))
-        yield {stop: gr.update(interactive=True), status: "Waiting for the model …"}
-        progress, folder = Progress(number), studio.folder()
-        pictures: list[Picture] = []
+        work = replace(base, seeds=seeds, live=True, preview_rows=half)
+        progress = Progress(number)
+        parts: list[Drawn] = []
         images: list[Image.Image] = []
         told = 0.0
-        async for event in studio.events(job):
-            if isinstance(event, Row | Waiting):
+        async for event in studio.events(work):
+            if isinstance(event, Waiting):
+                yield {stop: gr.update(interactive=True), status: progress.tell(event)}
+            elif isinstance(event, Row):
                 line, now = progress.tell(event), time.monotonic()
                 # A small model draws a row sooner than a page is told of it.
-                if isinstance(event, Waiting) or now - told >= PAUSE:
+                if now - told >= PAUSE:
                     told = now
                     yield {status: line}
             elif isinstance(event, Preview):
-                done = images[: event.first]
+                seen = [*images[: event.first], *event.images]
+                path = studio.folder() / "live.jpg"
                 yield {
-                    live: gr.update(value=make_image_grid([*done, *event.images]), visible=True),
+                    live: gr.update(value=await asyncio.to_thread(_grid, seen, path), visible=True),
                     gallery: gr.update(visible=False),
                     after: gr.update(visible=False),
                 }
             elif isinstance(event, Drawn):
-                pictures += await asyncio.to_thread(studio.keep, event, folder)
+                parts.append(event)
                 images += event.images
+        scores: list[float] = []
         if ranked:
-            scores: list[float] = []
             async for score in studio.scores(images, base.prompt):
                 scores.append(score)
                 yield {status: f"Judging: {len(scores)} of {number} …"}
-            pairs = sorted(zip(scores, pictures, strict=True), key=lambda pair: -pair[0])
-            pictures = [replace(picture, score=score) for score, picture in pairs]
+        pictures, one = await asyncio.to_thread(written, parts, scores)
         named = f"Seed {first}" if number == 1 else f"Seeds {first} to {first + number - 1}"
         hint = studio.pipe.hint.about([base.prompt])
         hint = f" By the way, {hint}." if hint else ""
@@ -235,7 +268,7 @@ def draw_tab(studio: Studio) -> DrawTab:
                 columns=1 if number == 1 else 2,
             ),
             after: gr.update(visible=True),
-            sheet: gr.update(value=_sheet(pictures, folder), visible=number > 1),
+            sheet: gr.update(value=one, visible=number > 1),
             download: pictures[0].path,
             album: pictures,
             chosen: 0,
@@ -244,7 +277,7 @@ def draw_tab(studio: Studio) -> DrawTab:
         }
 
     async def draw(
-        text: str,
+        text: str | None,
         against: str,
         number: float,
         given: str,
@@ -254,7 +287,7 @@ def draw_tab(studio: Studio) -> DrawTab:
         ranked: bool,
     ) -> AsyncIterator[dict[Any, Any]]:
         pictures = whole("pictures", number, 1, MOST)
-        if not text.strip():
+        if not text or not text.strip():
             raise gr.Error("Write a prompt first.", title="Nothing to draw", print_exception=False)
         drawing = Drawing(
             prompt=text,
@@ -262,13 +295,13 @@ def draw_tab(studio: Studio) -> DrawTab:
             seeds=[],
             guidance_scale=scale,
             temperature=heat,
-            top_k=whole("top-k", best or 0, 0, 2**31 - 1),
+            top_k=whole("top-k", best or 0, 0, MOST_TOP_K),
         )
         async for update in run(drawing, pictures, parse_seed(given, pictures), ranked):
             yield update
 
     async def draw_again(
-        text: str,
+        text: str | None,
         against: str,
         number: float,
         _: str,
@@ -334,4 +367,6 @@ def draw_tab(studio: Studio) -> DrawTab:
     )
     reuse.click(lambda given: given, last_seed, seed, queue=False, api_visibility="private")
     gallery.select(choose, album, [chosen, download], queue=False, api_visibility="private")
-    return DrawTab(prompt, negative, count, seed, guidance, temperature, top_k, ask, album, chosen)
+    return DrawTab(
+        prompt, negative, count, seed, guidance, temperature, top_k, ask, album, chosen, status
+    )

@@ -13,6 +13,7 @@ from torch import Tensor
 from janus_kit import Settings
 
 __all__ = [
+    "BROKEN",
     "Drawing",
     "Drawn",
     "Full",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 Lane = Literal["draw", "think"]
+BROKEN = "something broke here; the program's log has more"  # what users hear of unforeseen errors
 
 
 class Full(Exception):

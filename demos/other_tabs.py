@@ -10,22 +10,15 @@ from typing import Any
 import gradio as gr
 from PIL import Image, ImageDraw, ImageFont
 
-from janus_kit import ImageError, JanusKitError, OptionError, load_image, read_settings
+from janus_kit import ImageError, JanusKitError, OptionError, Settings, load_image, read_settings
 from janus_kit.demos.jobs import Drawing, Drawn, Row, Thinking, Waiting
-from janus_kit.demos.studio import (
-    Picture,
-    Progress,
-    Studio,
-    parse_seed,
-    plain,
-    table_bytes,
-    whole,
-)
+from janus_kit.demos.studio import Progress, Studio, parse_seed, plain, table_bytes, whole
 
 __all__ = ["ReadTab", "compare_tab", "describe_tab", "read_tab"]
 
 MOST_FILES = 200
 MOST_VALUES = 8
+MOST_SHOWN = 1024  # pixels of a side
 HEADER = ("File", "Caption")
 
 
@@ -40,7 +33,7 @@ def describe_tab(studio: Studio) -> None:
                 height=220,
                 elem_id="describe-files",
             )
-            question = gr.Textbox(
+            ask = gr.Textbox(
                 "Describe the image.", label="Question", max_length=2000, elem_id="describe-ask"
             )
             with gr.Row():
@@ -68,7 +61,7 @@ def describe_tab(studio: Studio) -> None:
             download = gr.DownloadButton("Download CSV", visible=False, elem_id="describe-csv")
     outputs = [status, table, download, stop]
 
-    async def describe(paths: list[str] | None, asked: str) -> AsyncIterator[dict[Any, Any]]:
+    async def describe(paths: list[str] | None, asked: str | None) -> AsyncIterator[dict[Any, Any]]:
         if not paths:
             raise gr.Error("Add pictures first.", title="Nothing to see", print_exception=False)
         if len(paths) > MOST_FILES:
@@ -79,23 +72,22 @@ def describe_tab(studio: Studio) -> None:
                 print_exception=False,
             )
 
+        question = (asked or "").strip() or "Describe the image."
+
         def work(path: str) -> Iterator[tuple[str, bool]]:
             try:
-                yield studio.pipe.caption(path, asked.strip() or "Describe the image."), True
+                yield studio.pipe.caption(path, question), True
             except ImageError as error:
                 yield str(error).replace(path, "").lstrip(": "), False
 
-        job = studio.submit(Thinking(partial(work, paths[0])))
-        yield {stop: gr.update(interactive=True), status: "Waiting for the model …"}
         rows: list[list[str]] = []
         failed = 0
         for number, path in enumerate(paths):
-            if number:
-                job = await studio.go_on(Thinking(partial(work, path)))
-            async for event in studio.events(job):
+            async for event in studio.events(Thinking(partial(work, path)), later=number > 0):
                 if isinstance(event, Waiting):
-                    if event.ahead:
-                        yield {status: Progress(1).tell(event)}
+                    if event.ahead or not number:
+                        told = Progress(1).tell(event)
+                        yield {stop: gr.update(interactive=True), status: told}
                     continue
                 text, good = event
                 failed += not good
@@ -115,7 +107,7 @@ def describe_tab(studio: Studio) -> None:
 
     event = go.click(
         describe,
-        [files, question],
+        [files, ask],
         outputs,
         api_name="describe",
         concurrency_id="think",
@@ -175,7 +167,16 @@ def read_tab(studio: Studio) -> ReadTab:
     found = gr.State(None, time_to_live=3600)
     outputs = [status, shown, text, found, use]
 
-    def read(path: str | None) -> dict[Any, Any]:
+    def look(path: str) -> tuple[Settings, str]:
+        """The settings inside a file, and a picture of it that is not too large to show."""
+        settings = read_settings(path)
+        picture = load_image(path)
+        picture.thumbnail((MOST_SHOWN, MOST_SHOWN))
+        seen = str(studio.folder() / "seen.png")
+        picture.save(seen)
+        return settings, seen
+
+    async def read(path: str | None) -> dict[Any, Any]:
         empty = {
             shown: gr.update(value=None, visible=False),
             text: gr.update(value="", visible=False),
@@ -185,21 +186,20 @@ def read_tab(studio: Studio) -> ReadTab:
         if path is None:
             return empty
         try:
-            settings = read_settings(path)
-            picture = load_image(path)
+            settings, seen = await studio.opened(look, path)
         except JanusKitError as error:
             sentence = str(error).replace(path, Path(path).name)
             return empty | {status: _escaped(f"{sentence}.")}
         model = f" by {settings.model}" if settings.model else ""
         return {
             status: _escaped(f"Drawn{model}, {settings.size[0]}×{settings.size[1]} pixels."),
-            shown: gr.update(value=picture, visible=True),
+            shown: gr.update(value=seen, visible=True),
             text: gr.update(value=settings.to_infotext(), visible=True),
             found: settings,
             use: gr.update(interactive=True),
         }
 
-    file.change(read, file, outputs, queue=False, api_name="read", show_progress="hidden")
+    file.change(read, file, outputs, api_name="read", show_progress="hidden")
     return ReadTab(found, use)
 
 
@@ -254,32 +254,35 @@ def compare_tab(studio: Studio) -> None:
             )
     outputs = [status, sheet, stop]
 
+    def written(images: list[Image.Image], labels: list[str]) -> str:
+        """The path of a sheet."""
+        path = studio.folder() / f"compare-{len(images)}.png"
+        _labelled(images, labels).save(path)
+        return str(path)
+
     async def compare(
-        text: str, kind: str, listed: str, given: str
+        text: str | None, kind: str, listed: str | None, given: str | None
     ) -> AsyncIterator[dict[Any, Any]]:
-        if not text.strip():
+        if not text or not text.strip():
             raise gr.Error("Write a prompt first.", title="Nothing to draw", print_exception=False)
         numbers = _numbers(listed)
         first = parse_seed(given)
         name = "temperature" if kind == "Temperature" else "guidance_scale"
         base: dict[str, Any] = {"prompt": text, "seeds": [first]}
-        folder = studio.folder()
-        pictures: list[Picture] = []
-        yield {stop: gr.update(interactive=True), status: "Waiting for the model …"}
-        for value in numbers:
-            place = f"{len(pictures) + 1} of {len(numbers)} · {kind.lower()} {value:g}"
+        labels = [f"{kind.lower()} {value:g}" for value in numbers]
+        images: list[Image.Image] = []
+        for number, value in enumerate(numbers):
+            place = f"{number + 1} of {len(numbers)} · {labels[number]}"
             progress = Progress(1)
             drawing = Drawing(**{**base, name: value})
-            job = await studio.go_on(drawing) if pictures else studio.submit(drawing)
-            async for event in studio.events(job):
+            async for event in studio.events(drawing, later=number > 0):
                 if isinstance(event, Row | Waiting):
-                    yield {status: f"{place} · {progress.tell(event)}"}
+                    told = f"{place} · {progress.tell(event)}"
+                    yield {stop: gr.update(interactive=True), status: told}
                 elif isinstance(event, Drawn):
-                    pictures += await asyncio.to_thread(studio.keep, event, folder)
-            labels = [f"{kind.lower()} {value:g}" for value in numbers[: len(pictures)]]
-            path = folder / f"compare-{len(pictures)}.png"
-            _labelled(pictures, labels).save(path)
-            yield {sheet: gr.update(value=str(path), visible=True)}
+                    images += event.images
+            path = await asyncio.to_thread(written, images, labels[: len(images)])
+            yield {sheet: gr.update(value=path, visible=True)}
         yield {status: f"Done. Seed {first}.", stop: gr.update(interactive=False)}
 
     event = go.click(
@@ -303,10 +306,10 @@ def compare_tab(studio: Studio) -> None:
     )
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str | None) -> list[float]:
     """The values of a sweep, each once, in the order given."""
     try:
-        found = list(dict.fromkeys(float(part) for part in text.split(",") if part.strip()))
+        found = list(dict.fromkeys(float(part) for part in (text or "").split(",") if part.strip()))
     except ValueError as error:
         sentence = "the values must be numbers with commas between, such as 1, 2.5, 5"
         raise plain(OptionError(sentence)) from error
@@ -314,16 +317,15 @@ def _numbers(text: str) -> list[float]:
     return found
 
 
-def _labelled(pictures: list[Picture], labels: list[str]) -> Image.Image:
+def _labelled(images: list[Image.Image], labels: list[str]) -> Image.Image:
     """Pictures in a grid, a label above each."""
-    opened = [load_image(picture.path) for picture in pictures]
-    side, head, gap = opened[0].width, 34, 12
-    columns = min(len(opened), 2 if len(opened) in (2, 4) else 3)
-    rows = -(-len(opened) // columns)
+    side, head, gap = images[0].width, 34, 12
+    columns = min(len(images), 2 if len(images) in (2, 4) else 3)
+    rows = -(-len(images) // columns)
     size = (columns * (side + gap) + gap, rows * (side + head + gap) + gap)
     sheet = Image.new("RGB", size, "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
-    for number, (image, label) in enumerate(zip(opened, labels, strict=True)):
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         x = gap + number % columns * (side + gap)
         y = gap + number // columns * (side + head + gap)
         pen.text((x + 2, y + 4), label, fill=(30, 41, 59), font=font)

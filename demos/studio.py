@@ -6,10 +6,11 @@ import io
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -34,6 +35,7 @@ __all__ = [
 
 EMBEDDED = "janus-kit-embedded"
 SEEDS = 2**63
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,48 +92,53 @@ class Studio:
         self.pipe = pipe
         self.worker = worker
         self.embedded = pipe.name == EMBEDDED
+        self._opening = ThreadPoolExecutor(2, "janus-open")
 
     def folder(self) -> Path:
-        """A new folder in Gradio's cache, under a name that cannot be guessed; swept with it."""
+        """A new folder in Gradio's cache, under a name that cannot be guessed.
+
+        Gradio sweeps what the page has shown, so what is written here must be shown.
+        """
         folder = Path(get_upload_folder()) / secrets.token_hex(16)
         folder.mkdir(mode=0o700, parents=True)
         return folder
 
-    def submit(self, work: Drawing | Thinking) -> Job:
+    async def events(self, work: Drawing | Thinking, *, later: bool = False) -> AsyncIterator[Any]:
+        """Submit work and give its events; what went wrong becomes a sentence on the page.
+
+        Who stops listening cancels it. later: a further part of a task that has begun, which waits
+        for a place where a first one would not. Long tasks go in parts, so that the jobs of others
+        come in between.
+        """
         try:
-            return self.worker.submit(work)
-        except (Full, Stopped) as error:
+            job = await self._submit(work, later)
+            async for event in job.events():
+                yield event
+        except (JanusKitError, Full, Stopped) as error:
             raise plain(error) from error
 
-    async def go_on(self, work: Drawing | Thinking) -> Job:
-        """The next part of a task that has begun: it waits for a place where a first one would not.
-
-        Long tasks go in parts, so that the jobs of others come in between.
-        """
+    async def _submit(self, work: Drawing | Thinking, later: bool) -> Job:
         while True:
             try:
                 return self.worker.submit(work)
             except Full:
+                if not later:
+                    raise
                 await asyncio.sleep(0.5)
-            except Stopped as error:
-                raise plain(error) from error
 
-    async def events(self, job: Job) -> AsyncIterator[Any]:
-        """The events of a job; what went wrong becomes a sentence on the page."""
-        try:
-            async for event in job.events():
-                yield event
-        except (JanusKitError, Stopped) as error:
-            raise plain(error) from error
+    async def opened(self, work: Callable[[str], T], path: str) -> T:
+        """What work makes of a file; two at a time, for one may take 200 MB while it is read."""
+        return await asyncio.get_running_loop().run_in_executor(self._opening, work, path)
 
-    def keep(self, drawn: Drawn, folder: Path) -> list[Picture]:
+    def keep(self, parts: Sequence[Drawn], folder: Path) -> list[Picture]:
         """Write finished pictures as PNG with their settings inside."""
         kept = []
-        pairs = zip(drawn.images, drawn.settings, drawn.codes, strict=True)
-        for number, (image, settings, codes) in enumerate(pairs, drawn.first):
-            path = folder / f"{number:03}_{settings.seed}_{name_of(settings.prompt)}.png"
-            save_png(image, path, settings)
-            kept.append(Picture(str(path), settings, codes.clone()))
+        for drawn in parts:
+            pairs = zip(drawn.images, drawn.settings, drawn.codes, strict=True)
+            for number, (image, settings, codes) in enumerate(pairs, drawn.first):
+                path = folder / f"{number:03}_{settings.seed}_{name_of(settings.prompt)}.png"
+                save_png(image, path, settings)
+                kept.append(Picture(str(path), settings, codes.clone()))
         return kept
 
     async def scores(self, images: Sequence[Image.Image], prompt: str) -> AsyncIterator[float]:
@@ -141,7 +148,7 @@ class Studio:
             for image in images:
                 yield self.pipe.rank(image, prompt)[0].score
 
-        async for event in self.events(await self.go_on(Thinking(work))):
+        async for event in self.events(Thinking(work), later=True):
             if isinstance(event, float):
                 yield event
 
@@ -159,7 +166,8 @@ def parse_seed(text: str | None, count: int = 1) -> int:
     given = (text or "").strip()
     if not given:
         return secrets.randbelow(2**32)
-    if not given.isascii() or not given.isdigit() or not int(given[:30]) <= SEEDS - count:
+    digits = given.isascii() and given.isdigit() and len(given) <= 100
+    if not digits or int(given) > SEEDS - count:
         raise plain(
             OptionError("the seed must be a whole number from 0 on, or empty for a random one")
         )

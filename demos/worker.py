@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from janus_kit import JanusKitError, JanusPipeline
+from janus_kit import GenerationError, JanusKitError, JanusPipeline
 from janus_kit.demos.jobs import (
+    BROKEN,
     Drawing,
     Drawn,
     Full,
@@ -93,20 +94,29 @@ class ModelWorker:
         """Put work into the queue. Call it in an event loop; raises Full or Stopped at once."""
         job = Job(work)
         with self._changed:
-            if self._closing:
-                raise Stopped("the server is stopping; try again later")
-            self._forget_cancelled()
-            if self.waiting >= self.cap:
-                self.counts.refused += 1
-                wait = max(1, round(self._seconds * self.cap / 2))
-                raise Full(
-                    f"the queue is full: {self.waiting} jobs are waiting; try again in {wait} s",
-                    wait,
-                )
+            self._check()
             self._lanes[job.lane].append(job)
             self._tell_places()
             self._changed.notify()
         return job
+
+    def check(self, coming: int = 0) -> None:
+        """Raise Full or Stopped as submit would, were so many more jobs waiting."""
+        with self._changed:
+            self._check(coming)
+
+    def _check(self, coming: int = 0) -> None:
+        if self._closing:
+            raise Stopped("the server is stopping; try again later")
+        self._forget_cancelled()
+        if self.waiting + coming >= self.cap:
+            self.counts.refused += 1
+            wait = max(1, round(self._seconds * self.cap / 2))
+            raise Full(
+                f"the queue is full: {self.waiting + coming} jobs are waiting; "
+                f"try again in {wait} s",
+                wait,
+            )
 
     def close(self, seconds: float = 30.0) -> bool:
         """Take no more jobs, do those that are there, and end; False if time ran out."""
@@ -300,7 +310,9 @@ class ModelWorker:
         job.end()
 
     def _fail(self, job: Job, error: Exception) -> None:
+        """End a job with its error; one that nobody foresaw is for the log, not for users."""
         self.counts.failed += not job.ended
         if not isinstance(error, JanusKitError):
             log.error("a job failed", exc_info=error)
+            error = GenerationError(BROKEN)
         job.end(error)

@@ -1,7 +1,9 @@
 """A server of ours on a free port of this machine, in a thread, for tests and the load test."""
 
+import gc
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,17 @@ class Served:
         while self.worker.busy or self.worker.waiting:
             assert time.monotonic() < end
             time.sleep(0.01)
+
+
+@contextmanager
+def gradio() -> Iterator[None]:
+    """What Gradio leaves open, sockets and loops, is collected at the end without a warning."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
 
 
 @contextmanager

@@ -255,8 +255,10 @@ def test_several_pictures_are_judged_and_shown_best_first(page: Page) -> None:
     page.label("Best first").check()
     page.draw("three yellow kites", "5")
     assert "Seeds 5 to 7" in page.wait_for("draw", "^Done in")
-    captions = page.page.locator("#draw-gallery .caption-label").all_inner_texts()
-    shares = [float(re.match(r"yes ([\d.]+)%", text)[1]) for text in captions]  # type: ignore[index]
+    captions = page.page.locator("#draw-gallery .caption-label")
+    captions.nth(2).wait_for()
+    texts = captions.all_inner_texts()
+    shares = [float(re.match(r"yes ([\d.]+)%", text)[1]) for text in texts]  # type: ignore[index]
     assert len(shares) == 3
     assert shares == sorted(shares, reverse=True)
     _shot(page, "ranked")
@@ -464,21 +466,3 @@ def test_the_keyboard_alone_draws(page: Page) -> None:
             break
     page.page.keyboard.press("Enter")
     page.wait_for("draw", "^Done in")
-
-
-def test_a_value_out_of_range_is_told_to_its_user_and_not_to_the_log(pipe: JanusPipeline) -> None:
-    import gradio as gr
-
-    from janus_kit.demos.app import build_app
-
-    fields = [
-        block
-        for block in build_app(pipe).blocks.values()
-        if isinstance(block, gr.Slider | gr.Number) and block.minimum is not None
-    ]
-    assert len(fields) > 5
-    for field in fields:
-        assert field.preprocess(field.minimum) == field.minimum
-        with pytest.raises(gr.Error, match="is less than") as told:
-            field.preprocess(field.minimum - 1)
-        assert not told.value.print_exception
