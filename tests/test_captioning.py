@@ -328,7 +328,7 @@ def test_a_picture_that_goes_after_its_caption_is_left_out_of_data_sets(
     with tarfile.open(target / "captions-000000.tar") as tar:
         assert sum(name.endswith(".png") for name in tar.getnames()) == len(metadata) == 17
     for name in ("imagefolder", "webdataset"):
-        assert f"1 pictures can no longer be read and are not in the {name}" in caplog.text
+        assert f"can no longer be read, and are not in the {name}: 1; run" in caplog.text
 
 
 # What is there and is no result

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), path, **options)
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "set"])
 def test_a_tables_rows_are_done_again_when_they_or_their_pictures_change(
     folder: Path, pipe: JanusPipeline, tmp_path: Path, kind: str
 ) -> None:
@@ -143,6 +144,10 @@ def test_a_tables_rows_are_done_again_when_they_or_their_pictures_change(
         paths = [f"pictures/{name}" for name in names]
         if kind == "jsonl":
             table.write_text("".join(json.dumps({"file": path}) + "\n" for path in paths))
+        elif kind == "set":
+            datasets = pytest.importorskip("datasets")
+            shutil.rmtree(table, ignore_errors=True)
+            datasets.Dataset.from_dict({"file": paths}).save_to_disk(table)
         else:
             write_parquet(table, {"file": paths}, row_group_size=2)
         outcome = caption_folder(pipe, table, tmp_path / "out", **SHORT)

@@ -7,7 +7,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -238,6 +238,15 @@ def _of_path(name: str, table: str, found: str) -> Item:
     return Item(name, f"{_stamp(picture)} {digest}", Source(picture))
 
 
+def _table(table: Source, name: str, stamp: str, rows: Iterable[Any]) -> Iterator[Item]:
+    """The items of a table's rows: the files that they name, else what they hold."""
+    for row, found in enumerate(rows):
+        if isinstance(found, str):
+            yield _of_path(f"{name}/{row}", table.path, found)
+        else:
+            yield Item(f"{name}/{row}", stamp, replace(table, place=row))
+
+
 def parquet() -> Any:
     try:
         import pyarrow.parquet
@@ -260,11 +269,7 @@ def _parquet(path: str, root: str, wanted: str | None) -> Iterator[Item]:
         raise
     except (OSError, ValueError) as error:  # of which pyarrow's errors are kinds
         raise BatchError(f"{shown(path)}: is no readable Parquet ({reason(error)})") from error
-    for row, found in enumerate(rows):
-        if isinstance(found, str):
-            yield _of_path(f"{name}/{row}", path, found)
-        else:
-            yield Item(f"{name}/{row}", stamp, Source(path, "parquet", row, column=column))
+    yield from _table(Source(path, "parquet", column=column), name, stamp, rows)
 
 
 def _datasets() -> Any:
@@ -283,15 +288,16 @@ def _dataset(path: str, root: str, wanted: str | None) -> Iterator[Item]:
         for split in splits:
             yield from _dataset(os.path.join(path, split), root, wanted)
         return
-    opened = _open_dataset(path)
-    column = _column(path, opened.column_names, wanted)
     name, stamp = _name(path, root), _stamp(os.path.join(path, "state.json"))
-    for row in range(len(opened)):
-        yield Item(f"{name}/{row}", stamp, Source(path, "dataset", row, column=column))
+    opened = _open_dataset(path, stamp)
+    column = _column(path, opened.column_names, wanted)
+    texts = getattr(opened.features[column], "dtype", None) in _TEXTS
+    rows = opened[column] if texts else range(len(opened))
+    yield from _table(Source(path, "dataset", column=column), name, stamp, rows)
 
 
 @lru_cache(maxsize=4)
-def _open_dataset(path: str) -> Any:
+def _open_dataset(path: str, stamp: str) -> Any:
     try:
         return _datasets().load_from_disk(path)
     except (OSError, ValueError, KeyError) as error:
@@ -343,7 +349,7 @@ def _read(item: Item) -> str | bytes:
     if source.kind == "dataset":
         import datasets
 
-        opened = _open_dataset(source.path)
+        opened = _open_dataset(source.path, item.stamp)
         if isinstance(opened.features.get(source.column), datasets.Image):
             opened = opened.cast_column(source.column, datasets.Image(decode=False))
         return _cell(opened[source.place][source.column], source.path)

@@ -185,9 +185,9 @@ def same(file: str | None, place: Path) -> bool:
 def _tell(gone: int, what: str) -> None:
     if gone:
         log.warning(
-            "%d pictures can no longer be read and are not in the %s; run the command again",
-            gone,
+            "pictures that can no longer be read, and are not in the %s: %d; run the command again",
             what,
+            gone,
         )
 
 
