@@ -152,6 +152,32 @@ def test_a_row_is_the_same_to_the_bit_alone_in_a_batch_and_with_more_threads() -
     assert torch.equal(run(janus, step, embeds, spare, 2), together)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_rows_of_a_large_batch_and_wide_matrices_are_those_of_small_ones(
+    dtype: torch.dtype,
+) -> None:
+    janus = random_janus(True, hidden=1100, intermediate=2090, layers=1).to(dtype)
+    step = native_step(janus, "code")
+    assert step is not None
+    for b in (3, 6, 8, 70):  # 70: more than a block has
+        mask = torch.ones(b, 9, dtype=torch.bool)
+        mask[-1, :4] = False
+        filled = torch.randn(b, 9, 1100, dtype=dtype)
+        cache = Cache.empty(janus.config.language, mask, 24, dtype)
+        janus.language(filled, mask, cache)
+        spare = cache.pick(torch.arange(b))
+        plainly = cache.pick(torch.arange(b))
+        embeds = torch.randn(b, 3, 1100, dtype=dtype)
+        together = run(janus, step, embeds, cache, 2)
+        for row in (0, b // 2, b - 1):
+            alone = spare.pick(torch.tensor([row]))
+            assert torch.equal(run(janus, step, embeds[row : row + 1], alone, 1)[0], together[row])
+        expected = plain(janus, janus.code_logits, embeds, plainly, 9).float()
+        error = (together - expected).norm() / expected.norm()
+        assert error < (1e-5 if dtype == torch.float32 else 2e-2)
+
+
 def test_weights_that_change_are_noticed() -> None:
     janus = random_janus()
     first = native_step(janus, "code")

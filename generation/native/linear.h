@@ -175,10 +175,68 @@ B512 INLINE void halves_of(const int C, const uint16_t *w, const char *ready, in
     if (r < rows) halves(1, C, w, x + r * s, s, y + r * wide, wide, k);
 }
 
+/* Of many(): rows of the matrix, columns, rows of x, and how few are not worth it. */
+enum { EIGHT = 8, STRETCH = 1024, MOST = 64, FEW = 4 };
+
+/* Columns from .. to of R rows of x and eight of the matrix, added to sums that are kept. */
+B512 INLINE void stretch(const int R, const uint16_t *w, const uint16_t *x, int64_t step,
+                         __m512 *kept, int64_t from, int64_t to, int64_t k) {
+    __m512 sum[3][EIGHT];
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        UNROLL
+        for (int c = 0; c < EIGHT; c++) sum[r][c] = from ? kept[r * EIGHT + c] : _mm512_setzero_ps();
+    }
+    for (int64_t i = from; i < to; i += 32) {
+        __mmask32 real = to - i < 32 ? (__mmask32)((1u << (to - i)) - 1) : 0xffffffffu;
+        __m512bh b[3];
+        UNROLL
+        for (int r = 0; r < R; r++) b[r] = (__m512bh)_mm512_maskz_loadu_epi16(real, x + r * step + i);
+        UNROLL
+        for (int c = 0; c < EIGHT; c++) {
+            __m512bh a = (__m512bh)_mm512_maskz_loadu_epi16(real, w + c * k + i);
+            UNROLL
+            for (int r = 0; r < R; r++) sum[r][c] = _mm512_dpbf16_ps(sum[r][c], a, b[r]);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        UNROLL
+        for (int c = 0; c < EIGHT; c++) kept[r * EIGHT + c] = sum[r][c];
+    }
+}
+
+/* Up to MOST rows of x and eight of the matrix, of which as many columns at a time as stay in the
+ * nearest cache. Adds in the order of halves(). next: the eight that follow, or null. */
+B512 static void many(const uint16_t *w, const uint16_t *next, const uint16_t *x, int64_t step,
+                      float *y, int64_t rows, int64_t wide, int64_t k) {
+    __m512 kept[MOST * EIGHT];
+    int64_t blocks = (rows + 2) / 3;
+    for (int64_t from = 0, to; from < k; from = to) {
+        to = from + STRETCH < k ? from + STRETCH : k;
+        const uint16_t *then = to < k ? w + to : next;
+        int64_t left = to < k ? k - to : k, lines = (left < STRETCH ? left : STRETCH) / 32;
+        for (int64_t r = 0, b = 0; r < rows; r += 3, b++) {
+            for (int64_t c = b; then && c < EIGHT; c += blocks)
+                for (int64_t i = 0; i < lines; i++) __builtin_prefetch(then + c * k + i * 32, 0, 2);
+            if (rows - r >= 3) stretch(3, w, x + r * step, step, kept + r * EIGHT, from, to, k);
+            else if (rows - r == 2) stretch(2, w, x + r * step, step, kept + r * EIGHT, from, to, k);
+            else stretch(1, w, x + r * step, step, kept + r * EIGHT, from, to, k);
+        }
+    }
+    for (int64_t r = 0; r < rows; r++)
+        for (int c = 0; c < EIGHT; c++) y[r * wide + c] = _mm512_reduce_add_ps(kept[r * EIGHT + c]);
+}
+
 B512 static void bf16_avx512(const void *weight, const char *ready, int64_t step, float *y,
                              int64_t rows, int64_t wide, int64_t k, int64_t from, int64_t to) {
-    const uint16_t *w = weight;
-    int64_t j = from;
+    const uint16_t *w = weight, *x = (const uint16_t *)ready;
+    int64_t j = from, s = step / 2;
+    for (; rows > FEW && j + EIGHT <= to; j += EIGHT) {
+        const uint16_t *at = w + j * k, *next = j + 2 * EIGHT <= to ? at + EIGHT * k : 0;
+        for (int64_t r = 0; r < rows; r += MOST)
+            many(at, next, x + r * s, s, y + r * wide + j, rows - r < MOST ? rows - r : MOST, wide, k);
+    }
     /* Few rows: one stream of weights is read faster than four. */
     for (; rows > 2 && j + 4 <= to; j += 4) halves_of(4, w + j * k, ready, step, y + j, rows, wide, k);
     for (; j < to; j++) halves_of(1, w + j * k, ready, step, y + j, rows, wide, k);

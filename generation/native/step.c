@@ -61,66 +61,35 @@ EVERY_CPU static void rms_norm(const float *x, const float *weight, float *y, in
     for (int64_t i = 0; i < d; i++) y[i] = x[i] * scale * weight[i];
 }
 
-/* Scores of N slots from p on. */
-INLINE void scores_of(const int N, const float *q, const void *keys, int half, float *scores,
-                      int64_t p, int64_t size, float scale) {
-    Lanes sum[4] = {{0}};
-    int64_t i = 0;
-    for (; i + WIDTH <= size; i += WIDTH) {
-        Lanes a = *(const Lanes *)(q + i);
-        UNROLL
-        for (int n = 0; n < N; n++) sum[n] += a * lanes(keys, (p + n) * size + i, half);
-    }
-    UNROLL
-    for (int n = 0; n < N; n++) {
-        float rest = 0;
-        for (int64_t j = i; j < size; j++) rest += q[j] * number(keys, (p + n) * size + j, half);
-        scores[p + n] = (total(sum[n]) + rest) * scale;
-    }
-}
+enum { MANY = 8 }; /* slots at once, so that one sum need not wait for another */
 
-/* C·WIDTH columns of the mean of values. */
-INLINE void mean_of(const int C, const float *weights, const void *values, int half, float *y,
-                    int64_t first, int64_t last, int64_t size, float scale) {
-    Lanes sum[8] = {{0}};
-    for (int64_t p = first; p <= last; p++) {
-        UNROLL
-        for (int c = 0; c < C; c++) sum[c] += weights[p] * lanes(values, p * size + c * WIDTH, half);
-    }
-    UNROLL
-    for (int c = 0; c < C; c++) *(Lanes *)(y + c * WIDTH) = sum[c] * scale;
-}
+#define NAMED(name) name##_plain
+#define WHOLE EVERY_CPU
+#define PART INLINE
+#define LOAD lanes
+#include "look.h"
+#undef NAMED
+#undef WHOLE
+#undef PART
+#undef LOAD
 
-/* One query head over slots first .. last of its row. */
-INLINE void look_in(int half, const float *q, const void *keys, const void *values, float *scores,
-                    float *y, int64_t first, int64_t last, int64_t size) {
-    float scale = 1.0f / sqrtf((float)size), top = -INFINITY, all = 0;
-    int64_t p = first, i = 0;
-    for (; p + 4 <= last + 1; p += 4) scores_of(4, q, keys, half, scores, p, size, scale);
-    for (; p <= last; p++) scores_of(1, q, keys, half, scores, p, size, scale);
-    for (p = first; p <= last; p++) top = scores[p] > top ? scores[p] : top;
-    PRAGMA(omp simd reduction(+ : all))
-    for (p = first; p <= last; p++) {
-        scores[p] = power(scores[p] - top);
-        all += scores[p];
-    }
-    const char *from = values;
-    int64_t bytes = half ? 2 : 4;
-    for (; i + 8 * WIDTH <= size; i += 8 * WIDTH)
-        mean_of(8, scores, from + i * bytes, half, y + i, first, last, size, 1 / all);
-    for (; i + WIDTH <= size; i += WIDTH)
-        mean_of(1, scores, from + i * bytes, half, y + i, first, last, size, 1 / all);
-    for (; i < size; i++) {
-        float sum = 0;
-        for (p = first; p <= last; p++) sum += scores[p] * number(values, p * size + i, half);
-        y[i] = sum / all;
-    }
-}
+#ifdef X86
+#define NAMED(name) name##_avx2
+#define WHOLE V256
+#define PART V256 INLINE
+#define LOAD(p, at, half) ((Lanes)eight(p, at, half))
+#include "look.h"
+#endif
 
-EVERY_CPU static void look(const float *q, const void *keys, const void *values, int half,
-                           float *scores, float *y, int64_t first, int64_t last, int64_t size) {
-    if (half) look_in(1, q, keys, values, scores, y, first, last, size);
-    else look_in(0, q, keys, values, scores, y, first, last, size);
+static void look(int64_t level, const float *q, const void *keys, const void *values, int half,
+                 float *scores, float *y, int64_t first, int64_t last, int64_t size) {
+#ifdef X86
+    if ((level & 3) != PLAIN) {
+        look_avx2(q, keys, values, half, scores, y, first, last, size);
+        return;
+    }
+#endif
+    look_plain(q, keys, values, half, scores, y, first, last, size);
 }
 
 EVERY_CPU static void gated(const float *gate, const float *up, float *into, int64_t n) {
@@ -209,7 +178,7 @@ static void one_step(const Shape *s, const Layer *layers, const Head *head, int6
             for (int64_t g = 0; g < group; g++) {
                 int64_t q = kv * group + g;
                 turn(row + q * size, cos, sin, size);
-                look(row + q * size, (const char *)store->keys + at * bytes,
+                look(level, row + q * size, (const char *)store->keys + at * bytes,
                      (const char *)store->values + at * bytes, half, scores,
                      m.normed + r * read + q * size, store->padding[r], position, size);
             }
