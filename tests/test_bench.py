@@ -50,6 +50,7 @@ def test_some_peers_are_left_out(janus: Run, hf_folder: Path, tmp_path: Path) ->
     assert ended.code == 0, ended.err
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert list(figures["agreement"]) == ["codes, published loop", "codes, generate"]
+    assert 0 < figures["step, ms"] < 1000 * figures["seconds"]["1 × 4 codes"]["janus_kit"]["wall"]
     assert figures["share of a memory read"] is None  # a small model's weights stay in the cache
     ended = janus(*small, "--peers", "vllm")
     assert ended.code == 2

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,10 +23,11 @@ GUIDANCE = 5.0
 
 
 class Ours:
-    """janus_kit."""
+    """janus_kit. steps: of each drawing the mean seconds of a step after its first row."""
 
     def __init__(self, pipe: JanusPipeline) -> None:
         self.pipe = pipe
+        self.steps: list[float] = []
 
     @torch.inference_mode()
     def draw(self, count: int, pictures: int = 1) -> list[list[int]]:
@@ -36,7 +38,15 @@ class Ours:
         rows = [ids] * pictures, [other] * pictures
         drawer = CodeDrawer(model, pipe.code_table, pipe.tokenizer.pad, *rows)
         noise = torch.zeros(pictures, count, dtype=torch.float64)
-        codes = sample(drawer, noise, SamplingOptions(guidance=GUIDANCE, temperature=0))
+        ends: list[float] = []
+
+        def note(codes: Tensor) -> bool:
+            ends.append(time.perf_counter())
+            return True
+
+        codes = sample(drawer, noise, SamplingOptions(guidance=GUIDANCE, temperature=0), note)
+        if len(ends) > 1:
+            self.steps.append((ends[-1] - ends[0]) / (count - len(ends)))
         if count == pipe.config.codes:
             to_pictures(model, codes, "pil", None)
         return codes.tolist()

@@ -170,8 +170,9 @@ def bench(
         | {name: version(name) for name in ("janus-kit", "torch", "transformers")},
         "seconds": tasks,
         "memory read, GB/s": found["read"],
+        "step, ms": round(1000 * statistics.median(ours.steps), 3) if ours.steps else None,
         "step reads, GB": step_bytes(pipe, batch, count),
-        "share of a memory read": share_of_read(pipe, tasks, batch, count, found["read"]),
+        "share of a memory read": share_of_read(pipe, ours.steps, batch, count, found["read"]),
         "agreement": same,
         "peak memory, GB": round(peak(), 2),
     }
@@ -225,18 +226,17 @@ def step_bytes(pipe: JanusPipeline, batch: int, count: int) -> float | None:
 
 def share_of_read(
     pipe: JanusPipeline,
-    tasks: Mapping[str, Mapping[str, Mapping[str, float]]],
+    steps: Sequence[float],
     batch: int,
     count: int,
     reads: Sequence[float | None],
 ) -> float | None:
-    """What the steps read a second, over what a sum read before and after; the reading of prompts
-    counts as if it were steps. None where a step reads less than a CPU's caches may hold."""
+    """What steps of so many seconds read a second, over what a sum read before and after. None
+    where a step reads less than a CPU's caches may hold."""
     size, speeds = step_bytes(pipe, batch, count), [speed for speed in reads if speed]
-    if size is None or size < 0.5 or not speeds:
+    if size is None or size < 0.5 or not speeds or not steps:
         return None
-    seconds = tasks[f"{batch} × {count} codes"]["janus_kit"]["wall"]
-    return round(size * count / seconds / statistics.mean(speeds), 2)
+    return round(size / statistics.median(steps) / statistics.mean(speeds), 2)
 
 
 def read_speed() -> float | None:
@@ -312,8 +312,10 @@ def show(result: Mapping[str, Any]) -> str:
         lines.append("logits' difference from float32: " + str(result["logits' difference"]))
     for name, figures in result.get("load", {}).items():
         lines.append(f"load, {name}: {figures['wall']} s, {figures['GB']} GB")
-    if result["share of a memory read"] is not None:
-        lines.append(f"share of a memory read: {result['share of a memory read']}")
+    if result["step, ms"] is not None:
+        share = result["share of a memory read"]
+        of = "" if share is None else f", {share:.0%} of a memory read"
+        lines.append(f"a step: {result['step, ms']} ms{of}")
     lines.append(f"memory read: {result['memory read, GB/s']} GB/s; load: {result['load average']}")
     return "\n".join(lines)
 
