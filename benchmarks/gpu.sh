@@ -25,6 +25,8 @@ bench embedded --dtype float32
 for shape in ${SHAPES:-janus-pro-1b janus-pro-7b}; do
     bench "$shape-bf16" --shape "$shape" --dtype bfloat16 --codes 100 --tokens 64
     bench "$shape-bf16-16" --shape "$shape" --dtype bfloat16 --codes 100 --batch 16 --no-captions
+    bench "$shape-bf16-64" --shape "$shape" --dtype bfloat16 --batch 64 --no-captions \
+        --peers generate
     bench "$shape-bf16-32" --shape "$shape" --dtype bfloat16 --codes 4 --batch 32 --tokens 64
     for bits in int8 int4; do
         bench "$shape-$bits" --shape "$shape" --dtype bfloat16 --quantization $bits --codes 100 \
