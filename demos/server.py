@@ -32,13 +32,12 @@ def build_server(
     fetcher: Fetcher | None = None,
     cap: int = 32,
     max_batch: int = 8,
-    drain: float = 30.0,
 ) -> FastAPI:
     """The server as an ASGI app, with a thread for the model that ends with its lifespan.
 
     api_key: what /v1/ asks for; None asks for nothing. hosts: names that the Host header may have;
     () takes all. fetcher: where image URLs may come from; by default from nowhere. cap: jobs that
-    may wait. max_batch: pictures drawn at once. drain: seconds that jobs have at the end.
+    may wait. max_batch: pictures drawn at once.
     """
     pipe.set_progress_bar_config(disable=True)
     worker = ModelWorker(pipe, cap=cap, max_batch=max_batch)
@@ -48,7 +47,7 @@ def build_server(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(worker.close, drain)
+        await asyncio.to_thread(worker.close, 0)  # all requests have been answered or given up
 
     app = FastAPI(
         title="janus_kit",

@@ -128,7 +128,6 @@ def serve(
         fetcher=Fetcher(allow_media_domain or ()),
         cap=max_queue,
         max_batch=max_batch,
-        drain=drain,
     )
     try:
         run(app, host=host, port=port, drain=drain, ready=lambda url: typer.echo(f"{url}/v1"))
