@@ -3,16 +3,16 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
-from janus_kit import JanusKitError, PromptError
-from janus_kit.demos.guard import error_body
-from janus_kit.demos.jobs import Job, Stopped, Thinking
-from janus_kit.demos.media import read_url
+from janus_kit import PromptError, load_image
+from janus_kit.demos.jobs import Job, Thinking
+from janus_kit.demos.media import read_data_url
 from janus_kit.demos.schemas import ChatMessage, ChatRequest, Completion, ImagePart, TextPart
 from janus_kit.demos.web import (
     ERRORS,
@@ -21,55 +21,85 @@ from janus_kit.demos.web import (
     Room,
     begin,
     check_model,
+    last_words,
     sse,
     while_connected,
 )
 
-__all__ = ["add_chat", "read_turns"]
+__all__ = ["add_chat", "turns_of", "urls_of"]
 
 MOST_IMAGES = 16  # of a request; the context of most models ends before that
 
 
-def read_turns(messages: Sequence[ChatMessage], room: Room) -> list[dict[str, Any]]:
-    """The messages as JanusPipeline.chat takes them, with pictures as the model sees them.
+def urls_of(messages: Sequence[ChatMessage]) -> list[str]:
+    """The URLs of all pictures, in their order; raises PromptError where they cannot be."""
+    urls: list[str] = []
+    for message in messages:
+        parts = message.content if isinstance(message.content, list) else []
+        found = [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+        if found and message.role != "user":
+            raise PromptError(f"a message of the {message.role} cannot have pictures")
+        urls += found
+    if len(urls) > MOST_IMAGES:
+        raise PromptError(f"the request has {len(urls)} pictures; at most {MOST_IMAGES} are read")
+    return urls
+
+
+def turns_of(messages: Sequence[ChatMessage], images: Iterable[Any]) -> list[dict[str, Any]]:
+    """The messages as JanusPipeline.chat takes them; images: all their pictures, in their order.
 
     Messages of one role in a row become one turn. Janus has no place for a system message: its
-    text goes before that of the next user message. Opens and fetches pictures, so it takes time.
-    Raises PromptError and ImageError.
+    text goes before that of the next user message.
     """
-    count = sum(
-        isinstance(part, ImagePart)
-        for message in messages
-        if isinstance(message.content, list)
-        for part in message.content
-    )
-    if count > MOST_IMAGES:
-        raise PromptError(f"the request has {count} pictures; at most {MOST_IMAGES} are read")
+    rest = iter(images)
     turns: list[dict[str, Any]] = []
     for message in messages:
         parts = message.content or []
         parts = [TextPart(type="text", text=parts)] if isinstance(parts, str) else parts
         text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
-        urls = [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+        own = [next(rest) for part in parts if isinstance(part, ImagePart)]
         role = "assistant" if message.role == "assistant" else "user"
-        if urls and message.role != "user":
-            raise PromptError(f"a message of the {message.role} cannot have pictures")
-        images = [room.pipe.view(read_url(url, room.fetcher)) for url in urls]
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] = "\n".join(filter(None, (turns[-1]["content"], text)))
-            turns[-1]["images"] += images
+            turns[-1]["images"] += own
         else:
-            turns.append({"role": role, "content": text, "images": images})
+            turns.append({"role": role, "content": text, "images": own})
     return turns
 
 
 def add_chat(app: FastAPI, room: Room) -> None:
     """Add the route."""
-    opening = asyncio.Semaphore(2)  # a picture of 64 megapixels takes 200 MB while it is read
+    # Threads of their own: a picture of 64 megapixels takes 200 MB while it is opened, and a slow
+    # site must not keep others from being answered.
+    opening = ThreadPoolExecutor(2, "janus-open")
+    fetching = ThreadPoolExecutor(8, "janus-fetch")
+    coming = 0  # requests whose pictures are being fetched or opened
 
-    async def thought(body: ChatRequest) -> Thinking:
-        async with opening:
-            turns = await asyncio.to_thread(read_turns, body.messages, room)
+    def view(found: str | bytes) -> Any:
+        image = read_data_url(found) if isinstance(found, str) else load_image(found)
+        return room.pipe.view(image)
+
+    async def opened(urls: Sequence[str]) -> list[Any]:
+        """The pictures of a request as the model sees them; the clock of a fetcher is for all."""
+        nonlocal coming
+        loop = asyncio.get_running_loop()
+        end = time.monotonic() + room.fetcher.seconds
+        images = []
+        room.worker.check(coming)
+        coming += 1
+        try:
+            for url in urls:
+                found: Any = url
+                if not url.startswith("data:"):
+                    found = await loop.run_in_executor(fetching, room.fetcher.get, url, end)
+                images.append(await loop.run_in_executor(opening, view, found))
+        finally:
+            coming -= 1
+        return images
+
+    async def submitted(body: ChatRequest) -> Job:
+        urls = urls_of(body.messages)
+        turns = turns_of(body.messages, await opened(urls) if urls else [])
         options = {
             "max_new_tokens": body.max_completion_tokens or body.max_tokens,
             "temperature": body.temperature or 0.0,
@@ -82,18 +112,23 @@ def add_chat(app: FastAPI, room: Room) -> None:
             yield reply
             yield from reply
 
-        return Thinking(work)
+        return room.worker.submit(Thinking(work))
 
-    async def collect(job: Job) -> tuple[Any, str]:
+    async def collect(body: ChatRequest) -> tuple[Any, str]:
         """The reply, which has counted its tokens, and its text."""
         reply: Any = None
         text = ""
-        async for event in job.events():
+        async for event in (await submitted(body)).events():
             if isinstance(event, str):
                 text += event
             elif hasattr(event, "completion_tokens"):
                 reply = event
         return reply, text
+
+    async def begun(body: ChatRequest) -> tuple[Any, AsyncIterator[Any]]:
+        """The reply, and the events that are to come."""
+        events = (await submitted(body)).events()
+        return await begin(events), events
 
     def usage(reply: Any) -> dict[str, int]:
         read, written = reply.prompt_tokens, reply.completion_tokens
@@ -122,8 +157,8 @@ def add_chat(app: FastAPI, room: Room) -> None:
             if with_usage:
                 yield sse({**base, "choices": [], "usage": usage(reply)})
             yield b"data: [DONE]\n\n"
-        except (JanusKitError, Stopped) as error:
-            yield sse(error_body(str(error), "server_error"))
+        except Exception as error:  # noqa: BLE001 - the answer has begun, and needs an end
+            yield sse(last_words(error))
 
     @app.post(
         "/v1/chat/completions",
@@ -132,21 +167,19 @@ def add_chat(app: FastAPI, room: Room) -> None:
     )
     async def completions(request: Request, body: ChatRequest) -> Response:
         check_model(room, body.model)
-        job = room.worker.submit(await thought(body))
         base = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": room.pipe.name,
         }
         if body.stream:
-            events = job.events()
-            reply = await while_connected(request, begin(events))
+            reply, events = await while_connected(request, begun(body))
             wanted = bool(body.stream_options and body.stream_options.include_usage)
             base["object"] = "chat.completion.chunk"
             return StreamingResponse(
                 told(base, reply, events, wanted), media_type="text/event-stream"
             )
-        reply, text = await while_connected(request, collect(job))
+        reply, text = await while_connected(request, collect(body))
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": text.strip()},

@@ -13,9 +13,8 @@ from fastapi import FastAPI, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response, StreamingResponse
 
-from janus_kit import JanusKitError, png_bytes
-from janus_kit.demos.guard import error_body
-from janus_kit.demos.jobs import Drawing, Drawn, Job, Preview, Stopped
+from janus_kit import png_bytes
+from janus_kit.demos.jobs import Drawing, Drawn, Job, Preview
 from janus_kit.demos.schemas import ImageRequest, ImagesReply
 from janus_kit.demos.web import (
     ERRORS,
@@ -26,6 +25,7 @@ from janus_kit.demos.web import (
     begin,
     chained,
     check_model,
+    last_words,
     only,
     sse,
     while_connected,
@@ -135,8 +135,8 @@ def add_images(app: FastAPI, room: Room) -> None:
                         more = {"seed": seed, "image_index": place, "usage": usage(body.prompt, 1)}
                         data = base64.b64encode(png).decode()
                         yield sse({"type": kind, "b64_json": data, **base, **more}, kind)
-        except (JanusKitError, Stopped) as error:
-            yield sse(error_body(str(error), "server_error"), "error")
+        except Exception as error:  # noqa: BLE001 - the answer has begun, and needs an end
+            yield sse(last_words(error), "error")
 
     @app.post(
         "/v1/images/generations",

@@ -7,19 +7,24 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from PIL import Image
 
 from janus_kit import ImageError, load_image
 
-__all__ = ["LARGEST", "Fetcher", "is_public", "read_url"]
+__all__ = ["LARGEST", "Fetcher", "is_public", "read_data_url"]
 
 LARGEST = 20_000_000  # bytes of a picture
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w=.+-]+)*),", re.ASCII)
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+T = TypeVar("T")
 Resolve = Callable[[str, int], Sequence[str]]
 
 
@@ -69,14 +74,18 @@ class Fetcher:
             for domain in self.domains
         )
 
-    def get(self, url: str) -> bytes:
-        """The bytes behind a URL; raises ImageError for what may not or cannot be fetched."""
-        end = time.monotonic() + self.seconds
+    def get(self, url: str, end: float | None = None) -> bytes:
+        """The bytes behind a URL; raises ImageError for what may not or cannot be fetched.
+
+        end: what the monotonic clock may show at most, where several share their seconds.
+        """
+        end = time.monotonic() + self.seconds if end is None else end
         host, port, path = self._parts(url)
         try:
-            found = [ipaddress.ip_address(a.partition("%")[0]) for a in self.resolve(host, port)]
+            names = _in_time(lambda: self.resolve(host, port), end)
+            found = [ipaddress.ip_address(name.partition("%")[0]) for name in names]
         except (OSError, ValueError) as error:
-            raise ImageError(f"{host}: cannot be found; check the URL") from error
+            raise self._failed(host, end, "cannot be found; check the URL") from error
         # One private address among public ones is how a name is made to lead inside.
         if not found or not all(map(self.public, found)):
             raise ImageError(f"{host}: leads to an address that is not public; send a data URL")
@@ -91,11 +100,16 @@ class Fetcher:
                 raise ImageError(f"{host}: answered with status {answer.status}{moved}")
             return self._body(answer, connection, host, end)
         except (OSError, http.client.HTTPException) as error:
-            if time.monotonic() >= end:
-                raise ImageError(f"{host}: took more than {self.seconds:g} s; try again") from error
-            raise ImageError(f"{host}: the picture cannot be fetched; check the URL") from error
+            what = "the picture cannot be fetched; check the URL"
+            raise self._failed(host, end, what) from error
         finally:
+            connection.hang_up()
             connection.close()
+
+    def _failed(self, host: str, end: float, what: str) -> ImageError:
+        if time.monotonic() >= end:
+            what = f"took more than {self.seconds:g} s; try again"
+        return ImageError(f"{host}: {what}")
 
     def _parts(self, url: str) -> tuple[str, int, str]:
         """Host, port, and path with query."""
@@ -131,6 +145,8 @@ class Fetcher:
             if len(data) > self.largest:
                 raise ImageError(f"{host}: the picture is larger than {self.largest // 10**6} MB")
             if not part:
+                if time.monotonic() >= end:  # it may be we who have hung up
+                    raise TimeoutError
                 return bytes(data)
 
 
@@ -143,17 +159,44 @@ class _Pinned(http.client.HTTPSConnection):
         self._trust = context or ssl.create_default_context()
         super().__init__(host, port, context=self._trust)
         self._address, self._end = address, end
+        self._line: socket.socket | None = None
+        self._clock = threading.Timer(0, self.hang_up)
 
     def connect(self) -> None:
         left = max(0.01, self._end - time.monotonic())
         sock = socket.create_connection((self._address, self.port), timeout=left)
+        # The timeout of a socket is for its next byte: one byte a second would go on for ever.
+        self._line = sock.dup()
+        self._clock = threading.Timer(max(0.01, self._end - time.monotonic()), self.hang_up)
+        self._clock.daemon = True
+        self._clock.start()
         self.sock = self._trust.wrap_socket(sock, server_hostname=self.host)
 
+    def hang_up(self) -> None:
+        """End the connection, from any thread, whoever waits for it."""
+        self._clock.cancel()
+        if self._line is not None:
+            with suppress(OSError):  # the other side was faster
+                self._line.shutdown(socket.SHUT_RDWR)
+            self._line.close()
 
-def read_url(url: str, fetcher: Fetcher) -> Image.Image:
-    """The picture of an image_url part, opened by our own loader. Raises ImageError."""
-    if not url.startswith("data:"):
-        return load_image(fetcher.get(url))
+
+def _in_time(work: Callable[[], T], end: float) -> T:
+    """What work gives before the clock shows end; then TimeoutError, and nobody waits for it."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(max(0.0, end - time.monotonic()))
+
+
+def read_data_url(url: str) -> Image.Image:
+    """The picture in a data URL, opened by our own loader. Raises ImageError."""
     head = _DATA.match(url)
     if head is None or "base64" not in head[2]:
         raise ImageError("a data URL must begin like data:image/png;base64, and go on in base64")

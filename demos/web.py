@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from janus_kit import GenerationError, JanusKitError, JanusPipeline
 from janus_kit.demos.guard import error_body
-from janus_kit.demos.jobs import Full, Stopped, Waiting
+from janus_kit.demos.jobs import BROKEN, Full, Stopped, Waiting
 from janus_kit.demos.media import Fetcher
 from janus_kit.demos.schemas import ErrorReply
 from janus_kit.demos.worker import ModelWorker
@@ -29,10 +30,13 @@ __all__ = [
     "chained",
     "check_model",
     "handle_errors",
+    "last_words",
     "only",
     "sse",
     "while_connected",
 ]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -133,7 +137,7 @@ def handle_errors(app: FastAPI) -> None:
         return _error(500 if broken else 400, str(error), None if broken else "invalid_value")
 
     def unforeseen(_: Request, error: Exception) -> Response:
-        return _error(500, "something broke here; the server's log has more", None)
+        return _error(500, BROKEN, None)
 
     handlers: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
         RequestValidationError: invalid,
@@ -193,6 +197,14 @@ async def chained(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
     yield first
     async for event in rest:
         yield event
+
+
+def last_words(error: Exception) -> Mapping[str, Any]:
+    """What a stream ends with that broke off; what nobody foresaw is in the log alone."""
+    known = isinstance(error, JanusKitError | Stopped)
+    if not known:
+        log.error("a stream broke off", exc_info=error)
+    return error_body(str(error) if known else BROKEN, "server_error")
 
 
 def sse(data: Mapping[str, Any], event: str | None = None) -> bytes:

@@ -6,15 +6,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from janus_kit import ImageError
+from janus_kit import ImageError, load_image
 from janus_kit.demos import media
-from janus_kit.demos.media import Fetcher, is_public, read_url
+from janus_kit.demos.media import Fetcher, is_public
 
 PRIVATE = (
     *("127.0.0.1", "10.1.2.3", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1"),
@@ -37,6 +38,14 @@ def test_addresses_outside_are_public(text: str) -> None:
     assert is_public(ipaddress.ip_address(text))
 
 
+# Answers that never come to their end: of a status line, of the headers, of a chunk's length.
+DRIPS = {
+    "/status": (b"HTTP/1.1 200 ", b"O"),
+    "/headers": (b"HTTP/1.1 200 OK\r\nX-Head: ", b"x"),
+    "/chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+}
+
+
 class Site(BaseHTTPRequestHandler):
     """A small https site on the loopback address, which plays a public one."""
 
@@ -48,6 +57,9 @@ class Site(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "https://127.0.0.1/secret")
             self.end_headers()
+            return
+        if kind in DRIPS:
+            self.drip(*DRIPS[kind])
             return
         self.send_response(404 if kind == "/none" else 200)
         self.end_headers()
@@ -64,6 +76,15 @@ class Site(BaseHTTPRequestHandler):
                 self.wfile.write(self.picture)
         except OSError:
             pass  # the client has had enough
+
+    def drip(self, head: bytes, drop: bytes) -> None:
+        """A byte at a time, for six seconds."""
+        with suppress(OSError):  # the client has had enough
+            self.wfile.write(head)
+            for _ in range(60):
+                self.wfile.write(drop)
+                self.wfile.flush()
+                time.sleep(0.1)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -131,7 +152,7 @@ def fetcher(site: tuple[int, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_allowed_picture_is_fetched_and_opened(fetcher: Fetcher) -> None:
-    image = read_url("https://pictures.example.org/a.png?b=c", fetcher)
+    image = load_image(fetcher.get("https://pictures.example.org/a.png?b=c"))
     assert (image.size, image.mode) == ((8, 8), "RGB")
 
 
@@ -142,6 +163,9 @@ def test_an_allowed_picture_is_fetched_and_opened(fetcher: Fetcher) -> None:
         ("none", "status 404"),
         ("large", "larger than 1 MB"),
         ("slow", "took more than 1.5 s"),
+        ("status", "took more than 1.5 s"),
+        ("headers", "took more than 1.5 s"),
+        ("chunks", "took more than 1.5 s"),
     ],
 )
 def test_an_allowed_site_cannot_lead_on_flood_or_stall(
@@ -150,7 +174,7 @@ def test_an_allowed_site_cannot_lead_on_flood_or_stall(
     begun = time.monotonic()
     with pytest.raises(ImageError, match=words):
         fetcher.get(f"https://pictures.example.org/{path}")
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 3
 
 
 def test_a_name_is_looked_up_once_so_that_it_cannot_change_after_the_check(
@@ -165,6 +189,17 @@ def test_a_name_is_looked_up_once_so_that_it_cannot_change_after_the_check(
     fetcher.resolve = changing
     assert fetcher.get("https://pictures.example.org/a.png")
     assert asked == ["pictures.example.org"]
+
+
+def test_a_name_that_takes_too_long_to_be_found_is_given_up() -> None:
+    def slow(host: str, port: int) -> list[str]:
+        time.sleep(2)
+        return ["8.8.8.8"]
+
+    begun = time.monotonic()
+    with pytest.raises(ImageError, match=r"took more than 0\.2 s"):
+        Fetcher(["a.org"], seconds=0.2, resolve=slow).get("https://a.org/x")
+    assert time.monotonic() - begun < 1.5
 
 
 def test_one_private_address_among_public_ones_is_enough_to_refuse() -> None:
