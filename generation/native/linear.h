@@ -138,7 +138,11 @@ V256 static void plain_avx2(int half, const void *weight, const float *x, float 
 #undef TAKE
 }
 
-B512 INLINE void halves(const int R, const int C, const uint16_t *w, const uint16_t *x,
+enum { NEAR = 8192, FAR = 8192 }; /* bfloat16 of x that stay in the first cache; 16 KB ahead */
+
+/* R rows of x and C of the matrix. far: fetch into the second cache what is read long after, since
+ * rows of x that do not stay in the first one leave a CPU no time to look ahead. */
+B512 INLINE void halves(const int R, const int C, int far, const uint16_t *w, const uint16_t *x,
                         int64_t step, float *y, int64_t wide, int64_t k) {
     __m512 sum[4][4];
     UNROLL
@@ -149,6 +153,7 @@ B512 INLINE void halves(const int R, const int C, const uint16_t *w, const uint1
     for (int64_t i = 0; i < k; i += 32) {
         __mmask32 real = k - i < 32 ? (__mmask32)((1u << (k - i)) - 1) : 0xffffffffu;
         __m512bh a[4];
+        if (far) __builtin_prefetch(w + i + FAR, 0, 2);
         UNROLL
         for (int c = 0; c < C; c++)
             a[c] = (__m512bh)_mm512_maskz_loadu_epi16(real, w + c * k + i);
@@ -166,13 +171,13 @@ B512 INLINE void halves(const int R, const int C, const uint16_t *w, const uint1
     }
 }
 
-B512 INLINE void halves_of(const int C, const uint16_t *w, const char *ready, int64_t step,
-                           float *y, int64_t rows, int64_t wide, int64_t k) {
+B512 INLINE void halves_of(const int C, int far, const uint16_t *w, const char *ready,
+                           int64_t step, float *y, int64_t rows, int64_t wide, int64_t k) {
     int64_t r = 0, s = step / 2;
     const uint16_t *x = (const uint16_t *)ready;
-    for (; r + 4 <= rows; r += 4) halves(4, C, w, x + r * s, s, y + r * wide, wide, k);
-    if (r + 2 <= rows) halves(2, C, w, x + r * s, s, y + r * wide, wide, k), r += 2;
-    if (r < rows) halves(1, C, w, x + r * s, s, y + r * wide, wide, k);
+    for (; r + 4 <= rows; r += 4) halves(4, C, far, w, x + r * s, s, y + r * wide, wide, k);
+    if (r + 2 <= rows) halves(2, C, far, w, x + r * s, s, y + r * wide, wide, k), r += 2;
+    if (r < rows) halves(1, C, far, w, x + r * s, s, y + r * wide, wide, k);
 }
 
 /* Of many(): rows of the matrix, columns, rows of x, and how few are not worth it. */
@@ -237,9 +242,11 @@ B512 static void bf16_avx512(const void *weight, const char *ready, int64_t step
         for (int64_t r = 0; r < rows; r += MOST)
             many(at, next, x + r * s, s, y + r * wide + j, rows - r < MOST ? rows - r : MOST, wide, k);
     }
-    /* Few rows: one stream of weights is read faster than four. */
-    for (; rows > 2 && j + 4 <= to; j += 4) halves_of(4, w + j * k, ready, step, y + j, rows, wide, k);
-    for (; j < to; j++) halves_of(1, w + j * k, ready, step, y + j, rows, wide, k);
+    /* One or two rows: one stream of weights is read faster than four. */
+    for (; rows > 2 && j + 4 <= to; j += 4) halves_of(4, 0, w + j * k, ready, step, y + j, rows, wide, k);
+    if (rows * k > NEAR)
+        for (; j < to; j++) halves_of(1, 1, w + j * k, ready, step, y + j, rows, wide, k);
+    for (; j < to; j++) halves_of(1, 0, w + j * k, ready, step, y + j, rows, wide, k);
 }
 
 #endif
