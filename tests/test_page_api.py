@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -200,3 +202,102 @@ def test_handlers_are_reached_through_the_queue_alone(http: httpx.Client) -> Non
         for place in ("run", "api"):
             answer = http.post(f"/gradio_api/{place}/{name}", json={"data": data})
             assert answer.status_code == 404, place
+
+
+# What it keeps and serves
+
+
+@pytest.mark.parametrize("name", ["../../e<i>.html", "..%2f..%2fe.html", "/etc/e.svg", "e.xhtml"])
+def test_an_upload_lies_in_its_own_folder_and_is_never_shown_as_a_page(
+    http: httpx.Client, name: str
+) -> None:
+    path = Path(upload(http, name, b"<script>alert(1)</script>"))
+    cache = Path(os.environ["GRADIO_TEMP_DIR"])
+    assert path.resolve() == path
+    assert path.parent.parent == cache
+    assert not set("<>/\\") & set(path.name)
+    answer = http.get(f"/gradio_api/file={quote(str(path))}")
+    assert answer.status_code == 200
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert answer.headers["content-type"] == "application/octet-stream"
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "/etc/../etc/passwd",
+        "../../../../../../etc/passwd",
+        "%2Fetc%2Fpasswd",
+        "..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "README.md",
+        "file:///etc/passwd",
+        "{cache}",
+        "{cache}/../../etc/passwd",
+        "{cache}/%00",
+        "x" * 5000,
+    ],
+)
+def test_no_path_leads_out_of_the_pages_files(http: httpx.Client, path: str) -> None:
+    path = path.format(cache=os.environ["GRADIO_TEMP_DIR"])
+    for place in (f"/gradio_api/file={path}", f"/gradio_api/file/{path}", f"/file={path}"):
+        answer = http.get(place)
+        assert answer.status_code in (400, 403, 404), place
+        assert "root:" not in answer.text
+
+
+def test_a_picture_of_20_mb_is_the_largest(http: httpx.Client) -> None:
+    assert upload(http, "a.png", b"x" * 19_900_000)
+    answer = http.post("/gradio_api/upload", files={"files": ("a.png", b"x" * 21_000_000)})
+    assert answer.status_code == 413
+    assert "maximum allowed size" in answer.text
+
+
+def test_an_upload_of_200_mb_is_refused_before_it_is_read(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    for path, length, status in (
+        ("/gradio_api/upload", 200_000_001, b"413"),
+        ("/gradio_api/call/draw", 4_000_001, b"413"),
+    ):
+        with socket.create_connection((host, int(port)), timeout=20) as sock:
+            sock.sendall(
+                f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n"
+                "Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode()
+            )
+            assert sock.recv(100).split(b" ")[1] == status
+
+
+def test_a_foreign_page_may_not_use_the_page(http: httpx.Client, url: str) -> None:
+    body = {"data": ["a", "", 1, "1", 1.5, 0.5, 0, False]}
+    for path in ("/gradio_api/call/draw", "/gradio_api/queue/join", "/gradio_api/upload"):
+        for origin in ("https://evil.example", "null", "http://["):
+            answer = http.post(path, json=body, headers={"Origin": origin})
+            assert answer.status_code == 403, (path, origin)
+            assert "may not use this server" in answer.json()["error"]["message"]
+    answer = http.post("/gradio_api/call/draw", json=body, headers={"Origin": url})
+    assert answer.status_code == 200
+
+
+def test_a_picture_gives_its_settings_to_a_program(http: httpx.Client) -> None:
+    settings = Settings(prompt="two cats", seed=3)
+    path = upload(http, "a.png", png(settings))
+    event, answer = call(http, "read", [file(path)])[-1]
+    assert event == "complete"
+    assert "two cats" in json.dumps(answer)
+    for name, data in (("b.png", png()), ("c.png", b"no picture")):
+        (event, answer) = call(http, "read", [file(upload(http, name, data))])[-1]
+        assert event == "complete"
+        assert "janus-kit-" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost"])
+def test_a_free_port_is_taken_on_any_address(pipe: JanusPipeline, host: str) -> None:
+    from janus_kit.demos.app import opened
+
+    with gradio(), opened(pipe, host=host, port=0, drain=5) as url:
+        shown = f"[{host}]" if ":" in host else host
+        assert re.fullmatch(rf"http://{re.escape(shown)}:[1-9]\d+", url)
+        assert httpx.get(url).status_code == 200
+        head = {"Host": "evil.example"}
+        assert httpx.get(url, headers=head).status_code == 400
