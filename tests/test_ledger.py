@@ -96,7 +96,7 @@ def test_a_ledger_that_is_cut_anywhere_keeps_whole_lines(
 
 def test_a_ledger_without_its_header_line_begins_anew(tmp_path: Path) -> None:
     with Ledger(tmp_path, SETTINGS) as ledger:
-        ledger.expect(1)
+        ledger.write([])
     path(tmp_path).write_bytes(path(tmp_path).read_bytes()[:9])
     with Ledger(tmp_path, SETTINGS) as ledger:
         ledger.write([done("a.png")])
@@ -145,7 +145,7 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(tmp_path: Path) -> N
     with Ledger(tmp_path, SETTINGS) as ledger:
         stands = upkeep.status(tmp_path)  # also before there is anything to tell
         assert (stands["done"], stands["pending"], stands["running"]) == (0, None, True)
-        ledger.expect(1)
+        ledger.write([])
         with pytest.raises(Busy, match=f"another run .process {os.getpid()}. is at work there"):
             Ledger(tmp_path, SETTINGS)
         with pytest.raises(Busy):
@@ -227,9 +227,10 @@ def test_merged_shards_hold_what_each_held_and_can_be_merged_again(tmp_path: Pat
 
 def test_shards_with_other_settings_are_not_merged(tmp_path: Path) -> None:
     with Ledger(tmp_path, SETTINGS, Shard(0, 2)) as ledger:
-        ledger.expect(1)
+        ledger.write([])
     target = tmp_path / ".janus" / "run-1-of-2.jsonl"
-    target.write_text(json.dumps({"run": {**SETTINGS, "seed": 2}}) + "\n")
+    header = {"run": {**SETTINGS, "seed": 2}}
+    target.write_text("".join(f"{json.dumps(line)}\n" for line in (header, {"name": "a.png"})))
     with pytest.raises(BatchError, match="had seed 2, now it is 1"):
         upkeep.merge(tmp_path)
 
@@ -284,11 +285,13 @@ def test_a_status_tells_of_the_last_run_alone(tmp_path: Path) -> None:
     for index, inputs in enumerate((40, 60)):  # that run was a trial of the first three
         with Ledger(tmp_path, other, Shard(index, 2)) as ledger:
             ledger.expect(inputs)
+            ledger.write([])
     assert stands() == (1, 0, 99)
     upkeep.merge(tmp_path)
     assert stands() == (1, 0, 99)
     with Ledger(tmp_path, SETTINGS, Shard(0, 3), restart=True) as ledger:
         ledger.expect(30)
+        ledger.write([])
     assert stands() == (0, 0, 30)
     with pytest.raises(BatchError, match="had seed 2, now it is 1"):
         upkeep.merge(tmp_path)
@@ -367,7 +370,7 @@ def test_a_line_that_is_being_written_by_another_run_is_no_damage(
 
 def test_who_sums_up_is_waited_for_and_who_looks_keeps_nobody_out(tmp_path: Path) -> None:
     with Ledger(tmp_path, SETTINGS) as ledger:
-        ledger.expect(1)
+        ledger.write([])
     lock = Lock(tmp_path, brief=True)
     later = threading.Timer(3 * locks.PATIENCE, lock.release)
     later.start()

@@ -187,7 +187,7 @@ class Ledger:
         """Open the ledger of a folder for a run with these settings, or prepare to begin it.
 
         restart: what was done with other settings is done again; else that is a BatchError. brief:
-        as in Lock. Nothing is written yet.
+        as in Lock. Nothing is written before the first result: what cannot begin leaves no trace.
         """
         self.folder = folder
         self.label = (shard or Shard()).label
@@ -200,6 +200,7 @@ class Ledger:
             self.known: dict[str, Known] = {}
             self.chunk = 0
             self.begun = False  # whether our own file ends with a run of these settings
+            self.held: list[Record] = []  # lines that are written with the first result
             self.files = [*dict.fromkeys([*ledgers(folder), self.path])]
             loose: dict[str, Known] = {}
             for index, path in enumerate(self.files):
@@ -218,7 +219,7 @@ class Ledger:
         told = tell(path, index, mend=own)
         self.chunk = max(self.chunk, told.chunk)
         if told.settings != self.settings:
-            if (told.settings or told.known) and not restart:
+            if told.known and not restart:
                 raise refusal(path, told, self.settings)
             return {}
         self.begun = self.begun or own
@@ -236,7 +237,9 @@ class Ledger:
     def expect(self, inputs: int) -> None:
         """Note how many inputs this run has, for those who ask how it stands."""
         self.chunk += 1
-        self._append([{"inputs": inputs, "chunk": self.chunk}])
+        self.held = [{"inputs": inputs, "chunk": self.chunk}]
+        if self.begun:
+            self._append([])
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append what has become of some inputs, and sync it. Raises OSError, nothing written."""
@@ -245,11 +248,12 @@ class Ledger:
 
     def end(self) -> None:
         """Note that every result is written where it belongs."""
-        self._append([{"end": True}])
+        if self.begun:
+            self._append([{"end": True}])
 
     def _append(self, records: list[Record]) -> None:
-        if not self.begun:
-            records = [{"run": self.settings, "chunk": self.chunk}, *records]
+        head = [] if self.begun else [{"run": self.settings, "chunk": self.chunk}]
+        records = [*head, *self.held, *records]
         if self.file is None:
             self.file = self.path.open("ab", buffering=0)
         start = self.path.stat().st_size
@@ -265,7 +269,7 @@ class Ledger:
             raise
         if not self.begun:
             sync_folder(self.path.parent)
-            self.begun = True
+        self.begun, self.held = True, []
         own = self.files.index(self.path)
         for record, line in zip(records, data, strict=True):
             if "name" in record:

@@ -182,13 +182,11 @@ def complete(
     with Ledger(target, settings, shard, restart=restart) as ledger:
         task = begin(ledger)
         task.settle()
+        ledger.expect(len(mine))
         with tally(verb, len(mine), progress) as count:
             todo = task.plan(mine, count)
-            work = bool(todo) and not stop
-            pipe = open_pipe() if work else None  # may say what is wrong: before settings are kept
-            ledger.expect(len(mine))
-            if work:
-                task.work(pipe, todo, count, stop)
+            if todo and not stop:
+                task.work(open_pipe(), todo, count, stop)
         ledger.end()
         done, failed = _states(ledger, mine)
         left = len(mine) - done - failed

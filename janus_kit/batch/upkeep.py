@@ -36,8 +36,7 @@ def merge(folder: Path, *, restart: bool = False) -> Path:
         accounts = [tell(path, i) for i, path in enumerate(paths)]
         newest = _newest(accounts)
         for path, told in zip(paths, accounts, strict=True):
-            other = told.settings != newest.settings and (told.settings or told.known)
-            if other and not restart:
+            if told.settings != newest.settings and told.known and not restart:
                 raise refusal(path, told, newest.settings or {})
         target = folder / HIDDEN / "run.jsonl"
         _replace(target, _merged(paths, accounts, newest))
