@@ -466,3 +466,127 @@ def test_the_keyboard_alone_draws(page: Page) -> None:
             break
     page.page.keyboard.press("Enter")
     page.wait_for("draw", "^Done in")
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], Any]]:
+    """Answers wait after their second piece: the pieces so far, and what lets them go on."""
+    import threading
+
+    from janus_kit.demos.jobs import Job
+
+    pieces: list[str] = []
+    go = threading.Event()
+    put = Job.put
+
+    def hold(job: Job, event: object) -> None:
+        put(job, event)
+        if isinstance(event, str):
+            pieces.append(event)
+            if len(pieces) == 2:
+                go.wait(LONG / 1000)
+
+    monkeypatch.setattr(Job, "put", hold)
+    yield pieces, go
+    go.set()
+
+
+def _ask(page: Page, question: str, *pictures: Path) -> Any:
+    """Send a question; the answers on the page."""
+    if pictures:
+        page.page.locator("#ask-box input[type=file]").first.set_input_files(pictures)
+        page.page.locator("#ask-box .thumbnail-item").nth(len(pictures) - 1).wait_for()
+    box = page.page.locator("#ask-box textarea")
+    box.fill(question)
+    box.press("Enter")
+    return page.page.locator("#ask-chat [data-testid=bot]")
+
+
+def test_an_answer_is_seen_growing(
+    page: Page, pipe: JanusPipeline, tmp_path: Path, held: tuple[list[str], Any]
+) -> None:
+    pieces, go = held
+    pipe(PROMPT, seed=8).images[0].save(tmp_path / "drawn.png")
+    expected = pipe.ask(tmp_path / "drawn.png", "Describe the picture.")
+    page.tab("Ask")
+    bot = _ask(page, "Describe the picture.", tmp_path / "drawn.png").last
+    bot.filter(has_text=re.compile(r"\w")).wait_for()
+    page.page.wait_for_timeout(300)
+    begun = bot.inner_text().strip()
+    assert len(pieces) == 2
+    assert expected.startswith(begun)
+    assert len(begun) < len(expected)
+    go.set()
+    bot.filter(has_text=expected).wait_for()
+
+
+def test_stop_ends_an_answer_and_the_next_question_is_answered(
+    page: Page, tmp_path: Path, held: tuple[list[str], Any]
+) -> None:
+    pieces, go = held
+    Image.new("RGB", (90, 60), "red").save(tmp_path / "red.png")
+    page.tab("Ask")
+    bots = _ask(page, "Describe the picture.", tmp_path / "red.png")
+    bots.last.filter(has_text=re.compile(r"\w")).wait_for()
+    page.button("Stop").click()
+    page.wait_for("ask", "^Stopped")
+    page.page.wait_for_timeout(300)  # the worker hears of it
+    go.set()
+    page.page.wait_for_timeout(1500)
+    assert len(pieces) <= 3
+    _ask(page, "Is it red?").nth(1).filter(has_text=re.compile(r"\w")).wait_for()
+    page.button("Stop").and_(page.page.locator("[disabled]")).wait_for()
+
+
+def test_two_pictures_are_asked_about_and_the_second_turn_knows_them(
+    page: Page, pipe: JanusPipeline, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 8), ("b", 9)):
+        pipe(PROMPT if name == "a" else "four pizzas", seed=seed).images[0].save(
+            tmp_path / f"{name}.png"
+        )
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    first = {"role": "user", "content": "What do you see?", "images": [*map(pipe.view, paths)]}
+    one = pipe.chat([first], max_new_tokens=128)
+    turns = [first, {"role": "assistant", "content": one}]
+    two = pipe.chat([*turns, {"role": "user", "content": "What else?"}], max_new_tokens=128)
+    page.tab("Ask")
+    bots = _ask(page, "What do you see?", *paths)
+    bots.first.filter(has_text=one).wait_for()
+    assert page.page.locator("#ask-chat [data-testid=user] img").count() == 2
+    page.button("Stop").and_(page.page.locator("[disabled]")).wait_for()
+    _ask(page, "What else?").nth(1).filter(has_text=two).wait_for()
+
+
+def test_a_seed_is_shown_reused_and_drawn_anew(page: Page) -> None:
+    def seed_of(words: str) -> str:
+        return re.search(r"Seed (\d+)\.", words)[1]  # type: ignore[index]
+
+    page.draw("two green cups", "")
+    first = seed_of(page.wait_for("draw", "^Done in"))
+    assert page.label("Seed").input_value() == ""
+    page.button("Reuse last").click()
+    page.page.wait_for_function(
+        f"document.querySelector('#draw-seed textarea, #draw-seed input').value == '{first}'"
+    )
+    shown = page.picture("#draw-gallery img").tobytes()
+    page.button("Draw").click()
+    page.wait_for("draw", "^(Waiting|Row)")
+    assert seed_of(page.wait_for("draw", "^Done in")) == first
+    assert page.picture("#draw-gallery img").tobytes() == shown
+    page.button("Draw again").click()
+    page.wait_for("draw", "^(Waiting|Row)")
+    assert seed_of(page.wait_for("draw", "^Done in")) != first
+    assert page.label("Seed").input_value() == ""
+
+
+def test_what_the_page_cannot_take_over_from_a_file_is_told(page: Page, tmp_path: Path) -> None:
+    settings = Settings(prompt="a", seed=1, guidance_scale=12.0, initial_codes=(1, 2, 3))
+    save_png(Image.new("RGB", (384, 384), "green"), tmp_path / "ours.png", settings)
+    page.tab("Read")
+    page.page.locator("#read-file input[type=file]").set_input_files(tmp_path / "ours.png")
+    page.wait_for("read", "^Drawn")
+    assert page.page.locator("#read-picture img").is_visible()
+    page.button("Use in Draw").click()
+    words = page.wait_for("draw", "cannot take over")
+    assert "the 3 codes that it begins with; guidance 12, which is 10 here" in words
