@@ -46,6 +46,29 @@ def test_f4_f5_a_signal_ends_a_run_between_two_steps(
     assert contents(folder) == contents(calm)
 
 
+def test_f10_a_second_run_ends_at_once_and_does_not_disturb_the_first(
+    janus: Run, tmp_path: Path
+) -> None:
+    folder = make(tmp_path / "pictures", 80)
+    calm = shutil.copytree(folder, tmp_path / "calm")
+    with start("caption", folder, *SHORT) as process:
+        wait(folder, 10, process)
+        process.send_signal(signal.SIGSTOP)  # in the midst of its work
+        second = janus("caption", folder, *SHORT)
+        part = janus("caption", folder, *SHORT, "--shard", "0/2")
+        stands = janus("batch", "status", folder, "--json").records[0]
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=60)
+    for ended in (second, part):
+        assert ended.code == 2
+        assert f"another run (process {process.pid}) is at work there" in ended.err
+    assert (stands["running"], stands["done"] + stands["failed"] + stands["pending"]) == (True, 80)
+    assert process.returncode == 3
+    assert lines(folder) == 80
+    assert janus("caption", calm, *SHORT).code == 3
+    assert contents(folder) == contents(calm)
+
+
 @pytest.mark.slow
 def test_f6_a_second_signal_ends_at_once(janus: Run, many: tuple[Path, Path]) -> None:
     folder, _ = many
@@ -53,7 +76,7 @@ def test_f6_a_second_signal_ends_at_once(janus: Run, many: tuple[Path, Path]) ->
     slow += "TextWriter.step = lambda w: (time.sleep(30), step(w))[1] if len(w.noise) else 0\n"
     with start("caption", folder, *SHORT, hook=slow) as process:
         deadline = time.monotonic() + 60
-        while not (folder / ".janus/run.jsonl").exists() and time.monotonic() < deadline:
+        while not (folder / ".janus/lock").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(5)  # in the sleep of a step by now
         process.send_signal(signal.SIGINT)
