@@ -4,6 +4,7 @@ Starts `janus-kit demo` or `janus-kit serve` with the embedded model, then lets 
 send some jobs each, one after the other: pictures, and every eighth a question. One in five leaves
 while its job runs, one in ten sends nonsense. Prints, and with -o writes, what became of the jobs,
 how soon refusals came, whether the order was fair, and memory, threads and files of the process.
+Exits with 1 and a sentence where a bar is missed: order, cap, time to a refusal, memory, log.
 """
 
 import argparse
@@ -25,6 +26,8 @@ import httpx
 
 CAP = 32
 USERS = (1, 8, 40)
+SOON = 2.0  # seconds within which a refusal has to come
+GROWTH = 100  # MiB of memory, from the first stage of most users to the last
 LONGEST = 900.0  # seconds of a whole stage
 
 
@@ -142,6 +145,7 @@ async def stage(process: Process, target: str, users: int, each: int, seed: int)
     draw = random.Random(seed)
     jobs: list[Job] = []
     health: list[float] = []
+    waiting = 0
     begun = time.monotonic()
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=process.url, timeout=LONGEST, limits=limits) as client:
@@ -163,12 +167,15 @@ async def stage(process: Process, target: str, users: int, each: int, seed: int)
                     await asyncio.sleep(0.5)
 
         async def watch() -> None:
+            nonlocal waiting
             path = "/health" if target == "server" else "/gradio_api/startup-events"
             async with httpx.AsyncClient(base_url=process.url, timeout=60) as probe:
                 while True:
                     sent = time.monotonic()
-                    await probe.get(path)
+                    answer = await probe.get(path)
                     health.append(time.monotonic() - sent)
+                    if target == "server":
+                        waiting = max(waiting, answer.json()["waiting"])
                     await asyncio.sleep(0.25)
 
         watching = asyncio.create_task(watch())
@@ -196,8 +203,33 @@ async def stage(process: Process, target: str, users: int, each: int, seed: int)
         "ask_seconds": _spread(asked),
         "health_seconds": _spread(health),
         "overtaken": overtaken,
+        "waiting": waiting,
         **process.sample(),
     }
+
+
+def missed(result: dict[str, Any]) -> list[str]:
+    """The bars that a run has missed, a sentence each."""
+    found = []
+    if result["exit_code"] != 143 or result["files_left"]:
+        found.append(f"it ended with {result['exit_code']} and left {result['files_left']} files")
+    if result["log_lines"]:
+        found.append(f"the log has {result['log_lines']} lines")
+    for stage in result["stages"]:
+        users = f"of {stage['users']} users"
+        broken = [name for name in stage["outcomes"] if "broken" in name or name.endswith(" ")]
+        if broken:
+            found.append(f"{users} some got no answer: {', '.join(broken)}")
+        if stage["overtaken"]:
+            found.append(f"{users} {stage['overtaken']} were overtaken")
+        if stage["waiting"] > CAP:
+            found.append(f"{users} {stage['waiting']} jobs waited at once; {CAP} may")
+        if (stage["refusal_seconds"] or {"max": 0})["max"] > SOON:
+            found.append(f"{users} one was refused after {stage['refusal_seconds']['max']} s")
+    crowds = [stage["rss_mib"] for stage in result["stages"] if stage["users"] == USERS[-1]]
+    if crowds[-1] - crowds[0] > GROWTH:
+        found.append(f"memory grew by {crowds[-1] - crowds[0]} MiB between equal stages")
+    return found
 
 
 def _spread(values: list[float]) -> dict[str, float] | None:
@@ -237,6 +269,8 @@ def main() -> None:
         print(log[-2000:])
     if given.output:
         given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if bars := missed(result):
+        raise SystemExit("; ".join(bars))
 
 
 if __name__ == "__main__":
