@@ -36,7 +36,15 @@ PART void NAMED(look_in)(int half, const float *q, const void *keys, const void 
                          float *scores, float *y, int64_t first, int64_t last, int64_t size) {
     float scale = 1.0f / sqrtf((float)size), top = -INFINITY, all = 0;
     int64_t p = first, i = 0;
-    for (; p + MANY <= last + 1; p += MANY) NAMED(scores)(MANY, q, keys, half, scores, p, size, scale);
+    const char *from = values;
+    int64_t bytes = half ? 2 : 4, row = size * bytes;
+    for (; p + MANY <= last + 1; p += MANY) {
+        for (int64_t at = p * row; at < (p + MANY) * row; at += 64) { /* keys soon, values later */
+            __builtin_prefetch((const char *)keys + at + 2 * MANY * row, 0, 3);
+            __builtin_prefetch(from + at, 0, 2);
+        }
+        NAMED(scores)(MANY, q, keys, half, scores, p, size, scale);
+    }
     for (; p <= last; p++) NAMED(scores)(1, q, keys, half, scores, p, size, scale);
     for (p = first; p <= last; p++) top = scores[p] > top ? scores[p] : top;
     PRAGMA(omp simd reduction(+ : all))
@@ -44,8 +52,6 @@ PART void NAMED(look_in)(int half, const float *q, const void *keys, const void 
         scores[p] = power(scores[p] - top);
         all += scores[p];
     }
-    const char *from = values;
-    int64_t bytes = half ? 2 : 4;
     for (; i + 8 * WIDTH <= size; i += 8 * WIDTH)
         NAMED(mean)(8, scores, from + i * bytes, half, y + i, first, last, size, 1 / all);
     for (; i + WIDTH <= size; i += WIDTH)
