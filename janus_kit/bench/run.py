@@ -38,6 +38,16 @@ SHAPES = ("embedded", "janus-pro-1b", "janus-pro-7b")
 LONG = 100  # tokens of an answer in which the end is not allowed
 
 
+class Noted(partial[Any]):
+    """A call that keeps what it gave last."""
+
+    last: Any = None
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        self.last = super().__call__(*given, **named)
+        return self.last
+
+
 def medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
     """Median wall and CPU seconds of each call; every second round runs backwards."""
     wall: dict[str, list[float]] = {name: [] for name in calls}
@@ -115,19 +125,22 @@ def bench(
     if isqrt(count) ** 2 != count or count > pipe.config.codes:
         raise OptionError(f"codes must be a square number up to {pipe.config.codes}, not {count}")
     ours, theirs = Ours(pipe), Theirs(pipe, pipe.dtype)
-    drawn = ours.draw(count, batch)
-    drawers = {
+    drawers: dict[str, Callable[[int, int], list[list[int]]]] = {
+        "janus_kit": ours.draw,
         "generate": theirs.draw,
         "dynamic cache": theirs.draw_dynamic,
         "published loop": theirs.draw_published,
     }
-    work: dict[str, Callable[[], Any]] = {
-        "janus_kit": lambda: ours.draw(count, batch),
-        **{peer: partial(drawers[peer], count, batch) for peer in peers},
-    }
-    same = {f"codes, {peer}": agreement(drawn, work[peer]()) for peer in peers}
+    work = {name: Noted(drawers[name], count, batch) for name in ("janus_kit", *peers)}
+    for name in work:
+        drawers[name](4, batch)  # what a first call prepares is there for those that count
+    if count == pipe.config.codes:
+        pipe.decode(torch.zeros(batch, count, dtype=torch.long))
+    ours.steps.clear()
     found = {"read": [read_speed()]}
     tasks = {f"{batch} × {count} codes": medians(work, rounds)}
+    drawn = work["janus_kit"].last
+    same = {f"codes, {peer}": agreement(drawn, work[peer].last) for peer in peers}
     if count == pipe.config.codes:  # transformers shows nothing before the end
         first = {"janus_kit": lambda: ours.first_row(batch)}
         tasks[f"{batch} × preview of the first row"] = medians(first, rounds)
@@ -144,18 +157,13 @@ def bench(
         for length, end in ((tokens, True), (LONG, False)):
             name = f"{batch} × {'caption' if end else 'answer'}, {length} tokens"
             given = {"tokens": length, "end": end}
+            answers = {
+                "janus_kit": Noted(ours.answer, ids, pixels, **given),
+                "generate": Noted(theirs.answer, ids, pixels, **given),
+            }
+            tasks[name] = medians(answers, rounds)
             if end:  # without one, transformers takes the likeliest other token, and we the end
-                same[name] = agreement(
-                    ours.answer(ids, pixels, **given),  # type: ignore[arg-type]
-                    theirs.answer(ids, pixels, **given),  # type: ignore[arg-type]
-                )
-            tasks[name] = medians(
-                {
-                    "janus_kit": lambda given=given: ours.answer(ids, pixels, **given),  # type: ignore[misc]
-                    "generate": lambda given=given: theirs.answer(ids, pixels, **given),  # type: ignore[misc]
-                },
-                rounds,
-            )
+                same[name] = agreement(*(answer.last for answer in answers.values()))
     found["read"].append(read_speed())
     result: dict[str, Any] = {
         "shape": shape if model is None else pipe.name,
