@@ -254,6 +254,39 @@ def test_threads_share_a_step() -> None:
     assert all(torch.equal(found[number], expected) for number in range(4))
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_another_number_of_threads_is_tried_for_a_part_of_a_row(
+    monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    monkeypatch.setattr(native_steps.torch, "get_num_threads", lambda: 2)
+    janus = random_janus()
+    step = native_step(janus, "code")
+    assert step is not None
+    cache, spare = caches(janus, torch.ones(4, 7, dtype=torch.bool), 200)
+    noise, table = torch.rand(2, 12, dtype=torch.float64), torch.randn(64, 32)
+    first = torch.randn(4, 64)
+    given: dict[str, Any] = {"guided": True, "guidance": 2.0, "temperature": 1.0}
+    logits, before = (None, torch.tensor([3, 5])) if begun else (first, None)
+    calls: list[tuple[int, int]] = []
+
+    def draw(cache: Cache, threads: int | None) -> Tensor:
+        stores = (table, cache.keys, cache.values, cache.angles, cache.padding)
+        return step.draw(logits, before, noise, *stores, 7, threads=threads, **given)[0]
+
+    def noted(self: _Threads, run: Callable[[int], None], steps: int = 1) -> None:
+        run(self.other if self.due else self.now)
+        calls.append((self.other if self.due else self.now, steps))
+        self.steps += steps
+        if calls[-1][0] == self.other:
+            self.trial = 10**9
+
+    monkeypatch.setattr(_Threads, "call", noted)
+    found = [draw(spare.pick(torch.arange(4)), None) for _ in range(3)]
+    expected = draw(cache, 1)
+    assert all(torch.equal(codes, expected) for codes in found)
+    assert calls == [(2, 12), (1, 2), (2, 10), (2, 12)]
+
+
 def test_the_number_of_threads_is_the_one_that_was_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, busy = [0.0], [False]
     monkeypatch.setattr(native_steps.time, "perf_counter", lambda: clock[0])

@@ -4,6 +4,7 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import torch
@@ -15,6 +16,7 @@ from janus_kit.generation.native.packed import KINDS, Packed
 __all__ = ["Head", "LayerWeights", "NativeStep"]
 
 TRIAL, LONGEST_TRIAL = 16, 1024  # steps until another number of threads is tried again
+TRIED = 2  # steps with it, of those of a row
 _FP32, _BF16, _BF16_BOTH = 0, 1, 2  # kinds of linear.h
 
 Matrix = Tensor | Packed | Sequence[Tensor]  # several: one below the other
@@ -99,14 +101,20 @@ class _Threads:
         self.seconds = dict.fromkeys((self.now, self.other), float("inf"))
         self.steps, self.trial, self.delay = 0, 2, TRIAL
 
+    @property
+    def due(self) -> bool:
+        """Whether the next call tries the other number."""
+        return self.now != self.other and self.steps + 1 >= self.trial
+
     def call(self, run: Callable[[int], None], steps: int = 1) -> None:
         """run(threads), which is timed and does that many steps."""
-        self.steps += steps
-        tried = self.other if self.steps >= self.trial else self.now
+        due = self.due
+        tried = self.other if due else self.now
         start = time.perf_counter()
         run(tried)
         self.seconds[tried] = (time.perf_counter() - start) / steps
-        if self.steps < self.trial:
+        self.steps += steps
+        if not due:
             return
         if self.seconds[self.other] < self.seconds[self.now]:
             self.now, self.other, self.delay = self.other, self.now, TRIAL
@@ -255,6 +263,23 @@ class NativeStep:
         [out, hidden] in fp32 or bfloat16. The rest is as in a step. The codes are those of
         sampling.guide and sampling.choose with the whole codebook.
         """
+        if threads is None and noise.shape[1] > TRIED and self._many().due:
+            # Where it is slower, another number of threads is to cost no row.
+            go = partial(
+                self.draw,
+                table=table,
+                keys=keys,
+                values=values,
+                angles=angles,
+                padding=padding,
+                guided=guided,
+                guidance=guidance,
+                temperature=temperature,
+            )
+            first, fine = go(logits, before, noise[:, :TRIED], position=position)
+            last, at = first[:, -1].contiguous(), position + TRIED - (logits is not None)
+            rest, good = go(None, last, noise[:, TRIED:], position=at)
+            return torch.cat((first, rest), 1), fine and good
         noise = noise.contiguous()
         codes = torch.empty(noise.shape, dtype=torch.long)
         copies = 2 if guided else 1
@@ -309,11 +334,15 @@ class NativeStep:
         places = [tensor.data_ptr() for tensor in (angles, padding)]
         return shape, _Store(keys.data_ptr(), values.data_ptr(), slots, *places), scratch
 
-    def _run(self, run: Callable[[int], None], steps: int, threads: int | None) -> None:
-        if threads is not None:
-            run(threads)
-            return
+    def _many(self) -> _Threads:
+        """What chooses from one thread and as many as torch has now."""
         most = torch.get_num_threads()
         if most not in self._threads.seconds:
             self._threads = _Threads(most)
-        self._threads.call(run, steps)
+        return self._threads
+
+    def _run(self, run: Callable[[int], None], steps: int, threads: int | None) -> None:
+        if threads is None:
+            self._many().call(run, steps)
+        else:
+            run(threads)
