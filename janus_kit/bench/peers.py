@@ -64,6 +64,7 @@ class Ours:
             temperature=0,
             callback_on_step_end=show,
             output_type="tokens",
+            batch_size=pictures,
         )
 
     @torch.inference_mode()
