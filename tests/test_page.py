@@ -358,9 +358,8 @@ def test_a_dropped_picture_gives_its_settings_back(page: Page, tmp_path: Path) -
     page.wait_for("read", "^Drawn")
     _shot(page, "read")
     page.button("Use in Draw").click()
-    page.label("Prompt").wait_for()
-    assert page.label("Prompt").input_value() == settings.prompt
-    assert page.label("Seed").input_value() == str(settings.seed)
+    sync.expect(page.label("Prompt")).to_have_value(settings.prompt)
+    sync.expect(page.label("Seed")).to_have_value(str(settings.seed))
     page.page.locator("#draw-more button").first.click()
     assert page.page.locator("#draw-negative textarea").input_value() == "a car"
     numbers = [
@@ -553,7 +552,7 @@ def test_two_pictures_are_asked_about_and_the_second_turn_knows_them(
     page.tab("Ask")
     bots = _ask(page, "What do you see?", *paths)
     bots.first.filter(has_text=one).wait_for()
-    assert page.page.locator("#ask-chat [data-testid=user] img").count() == 2
+    sync.expect(page.page.locator("#ask-chat [data-testid=user] img")).to_have_count(2)
     page.button("Stop").and_(page.page.locator("[disabled]")).wait_for()
     _ask(page, "What else?").nth(1).filter(has_text=two).wait_for()
 
@@ -586,7 +585,7 @@ def test_what_the_page_cannot_take_over_from_a_file_is_told(page: Page, tmp_path
     page.tab("Read")
     page.page.locator("#read-file input[type=file]").set_input_files(tmp_path / "ours.png")
     page.wait_for("read", "^Drawn")
-    assert page.page.locator("#read-picture img").is_visible()
+    page.page.locator("#read-picture img").wait_for()
     page.button("Use in Draw").click()
     words = page.wait_for("draw", "cannot take over")
     assert "the 3 codes that it begins with; guidance 12, which is 10 here" in words
