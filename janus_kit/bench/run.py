@@ -154,6 +154,8 @@ def bench(
         question = [Message("user", CAPTION, images=1)]
         ids = chat_ids(pipe.tokenizer, pipe.template, question, pipe.config.vision.tokens)
         pixels = pipe.decode(torch.tensor(drawn), "pt").float().cpu() * 2 - 1  # those just drawn
+        for contender in (ours, theirs):
+            contender.answer(ids, pixels, 2, end=True)
         for length, end in ((tokens, True), (LONG, False)):
             name = f"{batch} × {'caption' if end else 'answer'}, {length} tokens"
             given = {"tokens": length, "end": end}
