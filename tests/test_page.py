@@ -32,6 +32,7 @@ pytestmark = [
 
 PROMPT = "a bench left of a teddy bear"
 LONG = 120_000  # ms; on a busy machine a picture takes a while
+sync.expect.set_options(timeout=LONG)
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -277,8 +278,11 @@ def test_the_lower_part_is_varied_and_the_upper_part_stays(page: Page) -> None:
     page.draw("two green cups", "1")
     page.wait_for("draw", "^Done in")
     first = page.picture("#draw-gallery img")
+    shown = page.page.locator("#draw-gallery img").first
+    before = shown.get_attribute("src")
     page.button("Vary the lower part").click()
     page.wait_for("draw", r"^Done in .* Seed (?!1\.)")
+    sync.expect(shown).not_to_have_attribute("src", before)
     second = page.picture("#draw-gallery img")
     ours = Settings.from_json(second.info["janus_kit"])
     assert len(ours.initial_codes) == 12 * 24
