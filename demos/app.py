@@ -40,7 +40,8 @@ def build_app(
     """The page on a pipeline; nothing is loaded, served or opened here.
 
     opened() serves it behind checks of hosts, origins and sizes, and cleans up; launch() alone has
-    only Gradio's own. worker: the queue before the model, by default one of its own. cap: jobs that may wait.
+    only Gradio's own. worker: the queue before the model, by default one of its own. cap: jobs that
+    may wait.
     """
     pipeline.set_progress_bar_config(disable=True)
     worker = worker or ModelWorker(pipeline, cap=cap)
