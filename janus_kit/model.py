@@ -114,13 +114,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     )
 
 
-def branching(branches: Tensor) -> tuple[Tensor, Tensor]:
+def branching(branches: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Positions int64 [b, t] and the mask bool [b, 1, t, t] of rows that fork; see Batch."""
-    t = branches.shape[1]
     own = branches[:, :, None] == branches[:, None, :]
-    before = torch.ones(t, t, dtype=torch.bool, device=branches.device).tril()
-    start = (branches == 0).sum(1, keepdim=True)
-    positions = (own & before).sum(2) - 1 + torch.where(branches == 0, 0, start)
+    before = torch.ones_like(own[0]).tril()
+    if positions is None:
+        start = (branches == 0).sum(1, keepdim=True)
+        positions = (own & before).sum(2) - 1 + torch.where(branches == 0, 0, start)
     return positions, ((own | (branches == 0)[:, None, :]) & before)[:, None]
 
 
@@ -225,18 +225,19 @@ class Language(nn.Module):
         cache: Cache | None = None,
         branches: Tensor | None = None,
         *,
+        positions: Tensor | None = None,
         last: bool = False,
     ) -> Tensor:
         """Read whole rows: embeds [b, t, d], mask bool [b, t] (None: all real) -> [b, t, d].
 
         Batch padding is on the left or the right; with a cache it must be on the left, and the
         first t slots are filled. Rows of padding come out as numbers without meaning, never NaN.
-        branches, in place of mask: see Batch. last: only the last position -> [b, 1, d], for which
-        the last layer need not look at the others.
+        branches, in place of mask, and positions with them: see Batch. last: only the last position
+        -> [b, 1, d], for which the last layer need not look at the others.
         """
         b, t, _ = embeds.shape
         if branches is not None:
-            positions, bias = branching(branches)
+            positions, bias = branching(branches, positions)
         elif mask is None or bool(mask.all()):
             positions = torch.arange(t, device=embeds.device).expand(b, t)
             bias = None
@@ -285,6 +286,8 @@ class Batch:
     code_labels: int64 [b, t], the token or code that comes next, IGNORE where none is learnt.
     branches: int64 [b, t] or None: 0 where a row begins, then 1, 2, …: ways of going on from there
     that do not see each other, so that many questions share one picture; -1 is padding.
+    looked: bool [n, 576], the places of pixels that rows hold, if not all; then positions, int64
+    [b, t], says where tokens stand.
     code_weights: fp32 [b, t] or None: how much each code label counts.
     """
 
@@ -296,6 +299,8 @@ class Batch:
     image_token: int = -1
     branches: Tensor | None = None
     code_weights: Tensor | None = None
+    positions: Tensor | None = None
+    looked: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
@@ -370,11 +375,13 @@ class Janus(nn.Module):
     def loss(self, batch: Batch, *, code_weight: float = 1.0) -> Loss:
         """Cross-entropy on answer tokens and image codes, each a mean over its own labels."""
         features = [] if batch.pixels is None else [self.features(batch.pixels).flatten(0, 1)]
+        if batch.looked is not None:
+            features = [seen[batch.looked.flatten()] for seen in features]
         embeds = self.embed(batch.tokens, batch.image_token, features)
         drawn = batch.codes >= 0
         read = self.embed_codes(batch.codes[drawn]).to(embeds.dtype)
         embeds = embeds.masked_scatter(drawn.unsqueeze(-1), read)
-        hidden = self.language(embeds, branches=batch.branches)
+        hidden = self.language(embeds, branches=batch.branches, positions=batch.positions)
         zero = hidden.sum() * 0  # keeps every parameter in the graph for distributed training
         losses = []
         for labels, head, weights in (

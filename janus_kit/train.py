@@ -51,6 +51,11 @@ def embedded(
         str | None,
         typer.Option(help="A model that this made, to go on from; embedded is the package's."),
     ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help="vq, vision or model: what learns; may be repeated. [all]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another one has other scenes.")] = 0,
     install: Annotated[
         bool, typer.Option("--install", help="Make it the embedded model of this package.")
     ] = False,
@@ -61,16 +66,25 @@ def embedded(
 
     \b
     janus-kit train embedded --budget gpu --minutes 8 -o runs/embedded
-    janus-kit train embedded --start embedded -o runs/longer
+    janus-kit train embedded --start embedded --seed 1 --stage vision --stage model -o runs/longer
     """
     from importlib import resources
 
     from janus_kit.training.recipe import train_embedded
+    from janus_kit.training.sizing import STAGES
 
     package = Path(str(resources.files("janus_kit.weights")))
     begun = package if start == "embedded" else Path(start) if start else None
     target = package if install else None
-    made = train_embedded(output, budget=budget, minutes=minutes, target=target, start=begun)
+    made = train_embedded(
+        output,
+        budget=budget,
+        minutes=minutes,
+        target=target,
+        start=begun,
+        stages=STAGES if stage is None else stage,
+        seed=seed,
+    )
     typer.echo(made)
 
 

@@ -14,7 +14,7 @@ from janus_kit.training import painting, world
 from janus_kit.training.bank.heroes import HEROES
 from janus_kit.training.quantizer import BUSY, PatchBook, as_drawn, patches, to_pixels
 from janus_kit.training.traits import COLOR, NAME, PLACE, Traits, survey
-from janus_kit.training.vision_stage import half_spoilt
+from janus_kit.training.vision_stage import some_spoilt
 
 
 @pytest.mark.usefixtures("pictures")
@@ -92,17 +92,21 @@ def test_painted_codes_show_what_they_stand_for() -> None:
 
 
 @pytest.mark.usefixtures("pictures")
-def test_half_of_the_pictures_are_shown_as_drawn_ones_would_look() -> None:
+def test_some_steady_pictures_are_shown_as_drawn_ones_would_look() -> None:
     book = small_book(40, 512)
-    pixels = to_pixels([world.compose(9_000 + i)[0] for i in range(8)])
+    found = [world.compose(9_000 + i, steady=i < 8) for i in range(10)]
+    pixels = to_pixels([picture for picture, _ in found])
+    steady = [scene.steady for _, scene in found]
+    assert steady == [True] * 8 + [False] * 2
     spoil = partial(as_drawn, book)
-    shown = half_spoilt(pixels, spoil, np.random.default_rng(3))
+    shown = some_spoilt(pixels, steady, spoil, np.random.default_rng(3))
     kept = [torch.equal(a, b) for a, b in zip(shown, pixels, strict=True)]
-    assert 1 <= sum(kept) <= 7
-    assert torch.equal(shown, half_spoilt(pixels, spoil, np.random.default_rng(3)))
+    assert 1 <= sum(kept[:8]) <= 7
+    assert all(kept[8:])
+    assert torch.equal(shown, some_spoilt(pixels, steady, spoil, np.random.default_rng(3)))
     assert 0.005 < (shown - pixels)[[not k for k in kept]].abs().mean() < 0.15
     assert shown.abs().max() <= 1
-    assert half_spoilt(pixels, None, np.random.default_rng(3)) is pixels
+    assert some_spoilt(pixels, steady, None, np.random.default_rng(3)) is pixels
 
 
 @pytest.mark.usefixtures("pictures")

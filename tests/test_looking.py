@@ -50,6 +50,18 @@ def test_every_answer_about_one_thing_looks_at_its_places_or_at_the_start(
         assert sought.nonzero().tolist() == [[0]]
 
 
+def test_places_are_found_where_others_are_left_out(tokenizer_folder: Path) -> None:
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    looked = WHERE | (np.arange(16) % 2 == 0)
+    row = answer_row(tokenizer, PRO, [CUP], 16, looked.tolist())
+    batch = collate([row], tokenizer, torch.rand(1, 3, 64, 64), torch.from_numpy(looked)[None])
+    start = row.tokens.index(tokenizer.image)
+    for sought in looks(batch, [[CUP]], [SOUGHT]).sought:
+        assert (sought.nonzero().flatten() - start).tolist() == [
+            looked[:place].sum() for place in WHERE.nonzero()[0]
+        ]
+
+
 def test_the_loss_is_the_attention_that_lies_elsewhere(batch: Batch, wanted: Looks) -> None:
     torch.manual_seed(0)
     janus = Janus(tiny_config())

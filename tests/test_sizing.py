@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.train import app
+from janus_kit.training.budgets import BUDGETS
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
-from janus_kit.training.recipe import BUDGETS, train_embedded
+from janus_kit.training.recipe import train_embedded
 from janus_kit.training.sizing import COUNTED, STAGES, TIMED, Rate, fitted, sized
 
 ROWS = {"vq": 40, "vision": 20, "model": 10}  # of the matrix that a stage multiplies

@@ -13,7 +13,7 @@ from backbone_parts import random_weights
 from conftest import tiny_config
 
 from janus_kit.config import PRESETS, VisionConfig
-from janus_kit.model import IGNORE, Janus, angles
+from janus_kit.model import IGNORE, Batch, Janus, angles
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import world
 from janus_kit.training.bank.names import NAMES
@@ -81,13 +81,18 @@ def test_an_answering_row_teaches_the_answers_and_their_ends(tokenizer: Tokenize
     assert row.tokens[place + 1] == learnt[0]  # the label is the token that comes next
 
 
-def test_branches_of_a_row_teach_what_rows_of_their_own_do(tokenizer: Tokenizer) -> None:
-    config = tiny_config()
-    janus = Janus(config)
+def attentive(tokenizer: Tokenizer) -> Janus:
+    """A small model whose blocks are not silent, which would hide what they attend to."""
+    janus = Janus(tiny_config())
     initialise(janus, None, None, tokenizer, 0)
-    for layer in janus.language.layers:  # silent blocks would hide what they attend to
+    for layer in janus.language.layers:
         for parameter in layer.parameters():
             parameter.data += torch.linspace(-0.2, 0.2, parameter.numel()).view(parameter.shape)
+    return janus
+
+
+def test_branches_of_a_row_teach_what_rows_of_their_own_do(tokenizer: Tokenizer) -> None:
+    config, janus = tiny_config(), attentive(tokenizer)
     dialogues = [[("What is it?", "An apple."), ("Red?", "Yes.")], [("How many?", "Four.")]]
     side = config.vision.image_size
     pixels = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -105,6 +110,29 @@ def test_branches_of_a_row_teach_what_rows_of_their_own_do(tokenizer: Tokenizer)
     assert answers(dialogues) == sum(counts)
     assert torch.allclose(loss(dialogues), torch.as_tensor(apart), atol=1e-5)
     assert torch.allclose(loss(dialogues[::-1]), loss(dialogues), atol=1e-5)
+
+
+def test_places_that_are_left_out_are_as_if_nobody_could_see_them(tokenizer: Tokenizer) -> None:
+    config, janus = tiny_config(), attentive(tokenizer)
+    dialogues = [[("What is it?", "An apple."), ("Red?", "Yes.")], [("How many?", "Four.")]]
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    looked = [i % 3 == 1 for i in range(config.vision.tokens)]
+
+    def loss(batch: Batch) -> torch.Tensor:
+        return janus.loss(batch).text
+
+    whole = collate([answer_row(tokenizer, PRO, dialogues, len(looked))], tokenizer, pixels)
+    assert whole.branches is not None
+    row = answer_row(tokenizer, PRO, dialogues, len(looked), looked)
+    assert row.tokens.count(tokenizer.image) == sum(looked)
+    few = collate([row], tokenizer, pixels, torch.tensor([looked]))
+    hidden = whole.branches.clone()
+    picture = (whole.tokens[0] == tokenizer.image).nonzero().flatten()
+    hidden[0, picture[~torch.tensor(looked)]] = 99  # a branch that no other sees
+    assert torch.allclose(loss(few), loss(replace(whole, branches=hidden)), atol=1e-5)
+    assert not torch.allclose(loss(few), loss(whole), atol=1e-4)
+    every = answer_row(tokenizer, PRO, dialogues, len(looked), [True] * len(looked))
+    assert every == answer_row(tokenizer, PRO, dialogues, len(looked))
 
 
 def test_rows_are_padded_on_the_right_and_padding_teaches_nothing(tokenizer: Tokenizer) -> None:

@@ -19,11 +19,12 @@ from janus_kit.config import PRESETS
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.prompts import PRO
 from janus_kit.training.bank.names import NAMES
+from janus_kit.training.budgets import BUDGETS
 from janus_kit.training.evaluate import evaluate
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.measures import psnr, share, ssim
 from janus_kit.training.muon import Muon32
-from janus_kit.training.recipe import BUDGETS, texts, train_embedded
+from janus_kit.training.recipe import texts, train_embedded
 
 
 class Fit(nn.Module):
@@ -219,6 +220,21 @@ def test_an_unknown_budget_is_refused_by_name(tmp_path: Path) -> None:
         train_embedded(tmp_path, budget="huge")
 
 
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (["sound"], "stages must be some of vq, vision, model, not 'sound'"),
+        ([], "stages must be some of vq, vision, model"),
+        (["model", "vq"], "with model, vq alone the rest has to come from a start"),
+    ],
+)
+def test_stages_that_cannot_learn_are_refused(
+    tmp_path: Path, stages: list[str], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        train_embedded(tmp_path, budget="small", stages=stages)
+
+
 def test_the_world_can_be_told_in_the_words_of_the_tokenizer() -> None:
     lines = texts(NAMES)
     assert PRO.system in lines
@@ -275,6 +291,11 @@ def test_the_whole_recipe_runs_and_its_model_loads_in_transformers(tmp_path: Pat
     near = torch.nn.functional.cosine_similarity
     name = "language.layers.0.attention.qkv.weight"
     assert near(old[name].flatten(), new[name].flatten(), dim=0) > 0.99  # not begun anew
+    told = train_embedded(tmp_path / "told", budget="small", start=longer, stages=["model"], seed=1)
+    after = JanusPipeline.from_pretrained(told).model.state_dict()
+    moved = {name.split(".")[0] for name in new if not torch.equal(new[name], after[name])}
+    assert "language" in moved
+    assert not moved & {"vision", "vision_aligner", "vq"}
 
 
 @pytest.mark.slow

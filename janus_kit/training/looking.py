@@ -58,7 +58,8 @@ def looks(
                 if question not in known:
                     continue
                 places_sought = torch.zeros_like(picture)
-                places_sought[picture] = torch.from_numpy(known[question])
+                there = torch.from_numpy(known[question])
+                places_sought[picture] = there if batch.looked is None else there[batch.looked[row]]
                 places_sought[0] = not known[question].any()
                 for place in range(start, start + BEGINNING):
                     rows.append(row)

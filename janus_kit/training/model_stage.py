@@ -30,7 +30,7 @@ from janus_kit.training.looking import Gaze, Looks, Sought, looks
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.quantizer import PatchBook, to_pixels
 from janus_kit.training.traits import Traits
-from janus_kit.training.vision_stage import Spoil, VisionLearner, half_spoilt
+from janus_kit.training.vision_stage import Spoil, VisionLearner, some_spoilt
 
 __all__ = [
     "Example",
@@ -51,6 +51,10 @@ DROP = 0.1  # the share of prompts that is dropped, so that guidance has somethi
 OUTLINE = 5.0  # a code at the top of a thing counts so much: there its name shows, not beside it
 LOOKED = 0.2  # how much the attention to what is asked about counts beside the codes
 GROUND = 4  # one in so many codes of the ground is learnt, and counts so much
+ASKED = 1.5  # scenes that are asked about, for each that is drawn
+# Up to which share of the steps most of the ground is left out of what is asked about, and the
+# range of the shares that stay: a row is then little more than half as long.
+BARE, LEFT = 0.85, (0.05, 0.4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,8 @@ class Example:
     prompt: str
     dialogues: Sequence[Sequence[tuple[str, str]]]  # none knows of the others
     places: "np.ndarray[Any, Any] | None" = None  # see world.places
+    covered: "np.ndarray[Any, Any] | None" = None  # bool [image tokens]: where things are
+    steady: bool = True  # whether it could have been drawn
     sought: Sought = field(default_factory=dict)  # by the questions of dialogues
 
 
@@ -73,6 +79,7 @@ class Row:
     text_labels: list[int]
     code_labels: list[int]
     branches: list[int]
+    positions: list[int]
 
 
 def draw_row(
@@ -108,6 +115,7 @@ def draw_row(
         text_labels=[IGNORE] * (len(ids) + len(read)),
         code_labels=[IGNORE] * (len(ids) - 1) + learnt,
         branches=[0] * (len(ids) + len(read)),
+        positions=list(range(len(ids) + len(read))),
     )
 
 
@@ -126,30 +134,42 @@ def _blindness(random: np.random.Generator) -> float:
     return (0.0, random.random(), 1 - 0.1 * random.random())[int(random.integers(3))]
 
 
+def _looked(example: Example, tokens: int, random: np.random.Generator) -> "np.ndarray[Any, Any]":
+    """The places of a picture that are looked at: of things, and some of the ground."""
+    found: np.ndarray[Any, Any] = random.random(tokens) < random.uniform(*LEFT)
+    return found if example.covered is None else found | example.covered
+
+
 def answer_row(
     tokenizer: Tokenizer,
     template: Template,
     dialogues: Sequence[Sequence[tuple[str, str]]],
     image_tokens: int,
+    looked: Sequence[bool] | None = None,
 ) -> Row:
     """Conversations about one picture, which stands in the row once; only answers are learnt.
 
     Each begins with the picture and is a branch of its own, so that no answer can be read off
-    another's.
+    another's. looked: which of the picture's tokens the row holds; they stand where they would.
     """
     found = [_conversation(tokenizer, template, d, image_tokens) for d in dialogues]
-    start = 1 + max(i for i, token in enumerate(found[0][0]) if token == tokenizer.image)
+    picture = [i for i, token in enumerate(found[0][0]) if token == tokenizer.image]
+    start = picture[-1] + 1
+    away = set() if looked is None else {i for i, n in zip(picture, looked, strict=True) if not n}
+    shown = [i for i in range(start) if i not in away]
     row = Row(
-        tokens=found[0][0][:start],
+        tokens=[found[0][0][i] for i in shown],
         codes=[],
-        text_labels=[IGNORE] * start,
+        text_labels=[IGNORE] * len(shown),
         code_labels=[],
-        branches=[0] * start,
+        branches=[0] * len(shown),
+        positions=shown,
     )
     for number, (tokens, labels) in enumerate(found, 1):
         row.tokens.extend(tokens[start:-1])
         row.text_labels.extend(labels[start + 1 :])
         row.branches.extend([number] * (len(tokens) - start - 1))
+        row.positions.extend(range(start, len(tokens) - 1))
     row.codes.extend([-1] * len(row.tokens))
     row.code_labels.extend([IGNORE] * len(row.tokens))
     return row
@@ -172,8 +192,13 @@ def _conversation(
     return tokens, labels
 
 
-def collate(rows: Sequence[Row], tokenizer: Tokenizer, pixels: Tensor | None = None) -> Batch:
-    """Rows of unequal length as one batch, padded on the right."""
+def collate(
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    pixels: Tensor | None = None,
+    looked: Tensor | None = None,
+) -> Batch:
+    """Rows of unequal length as one batch, padded on the right. looked: see Batch."""
     longest = max(len(row.tokens) for row in rows)
 
     def stack(name: str, fill: int) -> Tensor:
@@ -189,6 +214,8 @@ def collate(rows: Sequence[Row], tokenizer: Tokenizer, pixels: Tensor | None = N
         pixels=pixels,
         image_token=tokenizer.image,
         branches=stack("branches", -1) if forked else None,
+        positions=stack("positions", 0) if forked else None,
+        looked=looked,
     )
 
 
@@ -247,10 +274,10 @@ def train_model(
 
     book: what the codes stand for. The VQ tokenizer, the encoder and its aligner stay as
     `initialise` makes them. drawn and asked: the scenes that are drawn and those that are asked
-    about; no scene comes twice. schedule.batch counts drawn pictures a step; half as many are
-    asked about, each in several conversations, half of them spoilt by spoil. traits: what the codes
-    show, from which a fresh model begins. watch: looks at the model as it is after so many steps.
-    taken: a trained model that goes on to learn.
+    about; no scene comes twice. schedule.batch counts drawn pictures a step; ASKED times as many
+    are asked about, each in several conversations, some of them spoilt by spoil. traits: what the
+    codes show, from which a fresh model begins. watch: looks at the model as it is after so many
+    steps. taken: a trained model that goes on to learn.
     """
     from accelerate import PartialState
 
@@ -264,7 +291,7 @@ def train_model(
     for frozen in (janus.vq, janus.vision, janus.vision_aligner):
         frozen.requires_grad_(False)
     janus.to(state.device)
-    asked_a_step = max(1, schedule.batch // 2)
+    asked_a_step = round(ASKED * schedule.batch)
 
     def batch(step: int) -> tuple[Batch, Batch, Looks]:
         share = step * state.num_processes + state.process_index
@@ -291,14 +318,26 @@ def train_model(
         ]
         first = share * asked_a_step
         shown = [asked(number, random) for number in range(first, first + asked_a_step)]
+        looked = None
+        if step < BARE * schedule.steps:
+            looked = np.stack([_looked(e, config.vision.tokens, random) for e in shown])
         answers = [
-            answer_row(tokenizer, template, e.dialogues, config.vision.tokens) for e in shown
+            answer_row(
+                tokenizer,
+                template,
+                e.dialogues,
+                config.vision.tokens,
+                None if looked is None else looked[i].tolist(),
+            )
+            for i, e in enumerate(shown)
         ]
-        pixels = half_spoilt(to_pixels([e.pixels for e in shown]), spoil, random)
+        steady = [e.steady for e in shown]
+        pixels = some_spoilt(to_pixels([e.pixels for e in shown]), steady, spoil, random)
         drawing = collate(rows, tokenizer)
         counted = torch.ones(drawing.codes.shape)
         counted[drawing.code_labels != IGNORE] = weights[~skipped]
-        answering = collate(answers, tokenizer, pixels)
+        seen = None if looked is None else torch.from_numpy(looked)
+        answering = collate(answers, tokenizer, pixels, seen)
         wanted = looks(answering, [e.dialogues for e in shown], [e.sought for e in shown])
         return replace(drawing, code_weights=counted), answering, wanted
 

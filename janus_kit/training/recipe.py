@@ -2,12 +2,12 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,20 +24,22 @@ from janus_kit.training import language, painting, world
 from janus_kit.training.bank.make import make_bank
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.beginning import word_embeds
+from janus_kit.training.budgets import BUDGETS, Budget
 from janus_kit.training.loop import Schedule
 from janus_kit.training.model_stage import Example, train_model
 from janus_kit.training.perceptual import Perceptual, Teacher
 from janus_kit.training.quantizer import PatchBook, as_drawn, design
-from janus_kit.training.sizing import sized
+from janus_kit.training.sizing import STAGES, sized
 from janus_kit.training.tokenizer import train_tokenizer
 from janus_kit.training.traits import survey
-from janus_kit.training.vision_stage import patch_labels, train_vision
+from janus_kit.training.vision_stage import VisionLearner, patch_labels, train_vision
 from janus_kit.training.vq_stage import train_vq
 from janus_kit.training.watching import Watch
 
-__all__ = ["BUDGETS", "Budget", "fetch_data", "train_embedded"]
+__all__ = ["fetch_data", "train_embedded"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SEED = 0
 # To the eye a small model draws best here: at the published 5 and 1 its doubts show as speckles.
@@ -45,6 +47,7 @@ DRAWS = {"guidance_scale": 1.5, "temperature": 0.3}
 PATCHES = "patches.safetensors"
 BOOK = 90_000_000  # the first number of the scenes that the codes are laid out over
 SURVEYED = 91_000_000  # and of those that tell what they show
+APART = 100_000_000  # numbers of scenes that lie between two seeds
 WISHES = (  # what is drawn while the model trains
     "a photo of a zebra",
     "a photo of three red apples",
@@ -55,57 +58,6 @@ SHARD = 15_000_000  # bytes of weights in a file of a run: machines lent out giv
 WHOLE = 100_000_000  # and of what is shipped: one file
 PATCH = 16  # pixels on the side of a place of the encoder
 QUESTIONS = 14  # conversations of one turn about a picture, besides the description
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How much one run learns."""
-
-    scenes: int  # that the codes are laid out over
-    surveyed: int  # that tell what the codes show
-    vq: Schedule
-    vision: Schedule
-    model: Schedule
-    preset: str = "tiny"
-    names: tuple[str, ...] = NAMES
-    perceptual: bool = True  # fetches a network of photographs
-
-    @property
-    def schedules(self) -> Mapping[str, Schedule]:
-        """Those of the stages, by the names of their fields."""
-        return {"vq": self.vq, "vision": self.vision, "model": self.model}
-
-    def by(self, plans: Mapping[str, Schedule]) -> "Budget":
-        """The same with other schedules."""
-        return replace(self, vq=plans["vq"], vision=plans["vision"], model=plans["model"])
-
-
-BUDGETS: Mapping[str, Budget] = {
-    "cpu": Budget(
-        scenes=900,
-        surveyed=2400,
-        vq=Schedule(steps=4000, batch=2, rate=4e-3, warmup=20),
-        vision=Schedule(steps=9000, batch=8, rate=2e-3, warmup=40),
-        model=Schedule(steps=5000, batch=8, rate=1.5e-3, warmup=40, hold=0.5),
-    ),
-    # Meant for twenty minutes of one H100-class GPU; not run yet.
-    "gpu": Budget(
-        scenes=2000,
-        surveyed=4000,
-        vq=Schedule(steps=6000, batch=16, rate=3e-3, warmup=100, save_every=500, workers=15),
-        vision=Schedule(steps=4000, batch=128, rate=3e-3, warmup=100, save_every=500, workers=15),
-        model=Schedule(steps=10000, batch=128, rate=2e-3, warmup=200, save_every=500, workers=15),
-    ),
-    # Minutes; shows that everything runs and draws nothing worth seeing.
-    "small": Budget(
-        scenes=12,
-        surveyed=12,
-        perceptual=False,
-        vq=Schedule(steps=4, batch=1, rate=1e-3, warmup=2, save_every=2),
-        vision=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
-        model=Schedule(steps=4, batch=2, rate=1e-3, warmup=2, save_every=2),
-    ),
-}
 
 
 def fetch_data(report: Callable[[str], None]) -> Path:
@@ -165,6 +117,8 @@ def _told(
         prompt=language.prompt(scene, words),
         dialogues=dialogues,
         places=world.places(scene),
+        covered=covered > 0,
+        steady=scene.steady,
         sought={q: covered == names.index(n) + 1 for q, n in about.items() if n in names},
     )
 
@@ -188,6 +142,8 @@ def train_embedded(
     minutes: float | None = None,
     target: Path | None = None,
     start: Path | None = None,
+    stages: Sequence[str] = STAGES,
+    seed: int = SEED,
 ) -> Path:
     """Train the embedded model in folder, resuming what is there; returns the finished model.
 
@@ -199,26 +155,36 @@ def train_embedded(
     minutes: how long the steps of all stages are to take here, see sizing.py; the budget's own
     steps if None. start: a model that this made, which goes on to learn; its tokenizer of texts and
     its codes stay. Of one whose language model or codes have another shape, the encoder and its
-    aligner alone go on.
+    aligner alone go on. stages: those of "vq", "vision" and "model" that learn; the others stay as
+    they are in start. seed: another one has other scenes looked at.
 
-    Raises OptionError for an unknown budget or minutes that are too few, CheckpointError for a
-    start that is no such model.
+    Raises OptionError for an unknown budget or stage, minutes that are too few or a stage left out
+    without a start, CheckpointError for a start that is no such model.
     """
     if budget not in BUDGETS:
         raise OptionError(f"budget must be {', '.join(BUDGETS)}, not {budget!r}")
-    plan = BUDGETS[budget]
+    if not stages or not set(stages) <= set(STAGES):
+        raise OptionError(f"stages must be some of {', '.join(STAGES)}, not {', '.join(stages)!r}")
+    if start is None and set(stages) != set(STAGES):
+        raise OptionError(
+            f"stages: with {', '.join(stages)} alone the rest has to come from a start; name one"
+        )
+    plan = replace(BUDGETS[budget], stages=tuple(s for s in STAGES if s in stages))
     if minutes is not None:
 
         def run(schedules: Mapping[str, Schedule], at: Path) -> Mapping[str, Path]:
             short = replace(plan.by(schedules), scenes=12, surveyed=12)
-            _train(short, at, target=None, start=start)
-            return {"vq": at / "vq", "vision": at / "vision", "model": at / "model_stage"}
+            _train(short, at, target=None, start=start, seed=seed)
+            logs = {"vq": at / "vq", "vision": at / "vision", "model": at / "model_stage"}
+            return {name: logs[name] for name in schedules}
 
         plan = plan.by(sized(plan.schedules, minutes, folder, run))
-    return _train(plan, folder, target=target, start=start)
+    return _train(plan, folder, target=target, start=start, seed=seed)
 
 
-def _train(plan: Budget, folder: Path, *, target: Path | None, start: Path | None) -> Path:
+def _train(
+    plan: Budget, folder: Path, *, target: Path | None, start: Path | None, seed: int
+) -> Path:
     """train_embedded by a plan."""
     painting.bank()  # before anything is begun without it
     config = PRESETS[plan.preset]
@@ -229,31 +195,79 @@ def _train(plan: Budget, folder: Path, *, target: Path | None, start: Path | Non
         train_tokenizer(texts(plan.names), config.language.vocab_size, words)
     tokenizer = Tokenizer.from_folder(words, config.language.vocab_size)
     book = _book(plan, config.vq.codebook_size, folder / PATCHES)
-    embeds = word_embeds(config.language, SEED)
-    vision = train_vision(
-        config.vision,
-        partial(lesson, plan.names, plan.vision.steps * plan.vision.batch // 8),
-        plan.names,
-        (_meanings(embeds, tokenizer, plan.names), _meanings(embeds, tokenizer, world.COLORS)),
-        folder / "vision",
-        plan.vision,
-        spoil=partial(as_drawn, book),
-        taken=taken,
-        teacher=Teacher() if plan.perceptual else None,
-    )
     whole = taken if taken is not None and taken.config == config else None
+    if whole is None and len(plan.stages) < len(STAGES):
+        raise OptionError(f"{start}: is of another shape, so that all stages have to learn")
+    other = partial(_other, seed)
+    vision = None
+    if "vision" in plan.stages:
+        embeds = word_embeds(config.language, SEED)
+        easy = 0 if taken is not None else plan.vision.steps * plan.vision.batch // 8
+        vision = train_vision(
+            config.vision,
+            other(partial(lesson, plan.names, seed * APART + easy)),
+            plan.names,
+            (_meanings(embeds, tokenizer, plan.names), _meanings(embeds, tokenizer, world.COLORS)),
+            folder / "vision",
+            plan.vision,
+            spoil=partial(as_drawn, book),
+            seed=seed,
+            taken=taken,
+            teacher=Teacher() if plan.perceptual else None,
+        )
+    if "model" in plan.stages:
+        janus = _model(plan, folder, book, tokenizer, vision, whole, seed)
+    else:
+        assert whole is not None
+        janus = whole
+        if vision is not None:
+            janus.vision.load_state_dict(vision.vision.state_dict())
+    if "vq" in plan.stages:
+        # Last, since nothing else waits for it: what the codes stand for is in the book.
+        vq = train_vq(
+            config.vq,
+            other(partial(_picture, plan)),
+            book,
+            folder / "vq",
+            plan.vq,
+            seed=seed,
+            perceptual=Perceptual() if plan.perceptual else None,
+            taken=None if whole is None else whole.vq,
+        )
+        janus.vq.load_state_dict(vq.state_dict())
+    made = export(janus, words, target or folder / "model", SHARD if target is None else WHOLE)
+    book.save(patches_of(made))
+    return made
+
+
+def _other(seed: int, scenes: Callable[..., T]) -> Callable[..., T]:
+    """The same with other scenes for each seed."""
+    return lambda number, *random: scenes(seed * APART + number, *random)
+
+
+def _model(
+    plan: Budget,
+    folder: Path,
+    book: PatchBook,
+    tokenizer: Tokenizer,
+    vision: VisionLearner | None,
+    taken: Janus | None,
+    seed: int,
+) -> Janus:
+    """The model stage."""
+    other = partial(_other, seed)
     scenes = (
         world.compose(SURVEYED + i, names=plan.names, steady=True) for i in range(plan.surveyed)
     )
-    janus = train_model(
-        config,
+    return train_model(
+        PRESETS[plan.preset],
         book,
         tokenizer,
-        partial(example, plan.names),
-        partial(asked, plan.names),
+        other(partial(example, plan.names)),
+        other(partial(asked, plan.names)),
         folder / "model_stage",
         plan.model,
-        traits=survey(book, scenes, plan.names) if whole is None else None,
+        traits=survey(book, scenes, plan.names) if taken is None else None,
         vision=vision,
         spoil=partial(as_drawn, book),
         watch=Watch(
@@ -267,25 +281,9 @@ def _train(plan: Budget, folder: Path, *, target: Path | None, start: Path | Non
                 guidance=DRAWS["guidance_scale"], temperature=DRAWS["temperature"]
             ),
         ),
-        taken=whole,
-        seed=SEED,
+        taken=taken,
+        seed=seed,
     )
-    # Last, since nothing else waits for it: what the codes stand for is in the book.
-    look = Perceptual() if plan.perceptual else None
-    drawn = partial(_picture, plan)
-    vq = train_vq(
-        config.vq,
-        drawn,
-        book,
-        folder / "vq",
-        plan.vq,
-        perceptual=look,
-        taken=None if whole is None else whole.vq,
-    )
-    janus.vq.load_state_dict(vq.state_dict())
-    made = export(janus, words, target or folder / "model", SHARD if target is None else WHOLE)
-    book.save(patches_of(made))
-    return made
 
 
 def patches_of(model: Path) -> Path:

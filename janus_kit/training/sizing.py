@@ -107,10 +107,12 @@ def measured(
 
 
 def fitted(rates: Mapping[str, Rate], minutes: float) -> dict[str, int]:
-    """Steps of each stage that take minutes in all, each its share."""
+    """Steps of each stage that take minutes in all, each its share of those that learn."""
+    shares = {n: share for n, share in zip(STAGES, SHARES, strict=True) if n in rates}
+    all_of_them = sum(shares.values())
     steps = {
-        name: int(60 * minutes * share / rates[name].seconds)
-        for name, share in zip(STAGES, SHARES, strict=True)
+        name: int(60 * minutes * share / all_of_them / rates[name].seconds)
+        for name, share in shares.items()
     }
     if min(steps.values()) < 1:
         slowest = max(rates.values(), key=lambda rate: rate.seconds).seconds
@@ -130,7 +132,7 @@ def _with_steps(schedules: Schedules, steps: Mapping[str, int]) -> Schedules:
 def _read(schedules: Schedules, path: Path) -> Schedules:
     try:
         stages = json.loads(path.read_text("utf-8"))["stages"]
-        return _with_steps(schedules, {name: int(stages[name]["steps"]) for name in STAGES})
+        return _with_steps(schedules, {name: int(stages[name]["steps"]) for name in schedules})
     except (KeyError, TypeError, ValueError, OptionError) as error:
         raise CheckpointError(
             f"{path}: not the plan of a run ({error}); remove its folder to start anew"

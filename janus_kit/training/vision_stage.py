@@ -25,7 +25,7 @@ from janus_kit.training.perceptual import Teacher
 from janus_kit.training.world import COLORS, Scene, mask
 from janus_kit.vision.encoder import Projector, VisionEncoder
 
-__all__ = ["VisionLearner", "patch_labels", "train_vision"]
+__all__ = ["VisionLearner", "patch_labels", "some_spoilt", "train_vision"]
 
 Scenes = Callable[[int], "tuple[np.ndarray[Any, Any], Scene]"]
 MARKS = 4  # channels of the embeds that tell kinds of places apart, see beginning.py
@@ -37,13 +37,20 @@ COVERED = 0.1  # the share of a patch that a thing has to cover
 KEPT, MASKED, PREFERRED = 1 / 3, 0.85, 0.4
 GROUND = 0.2  # how much a place of the ground counts beside one of a thing
 TAUGHT = 2.0  # how much the teacher counts beside names and colours
+PUPILS = 0.5  # the share of the pictures that it is asked about: it costs as much as all else
+SPOILT = 0.6  # the share of what could have been drawn that is spoilt
 
 Spoil = Callable[[Tensor, np.random.Generator], Tensor]  # pixels -> pixels
 
 
-def half_spoilt(pixels: Tensor, spoil: Spoil | None, random: np.random.Generator) -> Tensor:
-    """About half of the pictures spoilt, the others as they are: [b, 3, h, w]."""
-    chosen = torch.from_numpy(random.random(len(pixels)) < 0.5)
+def some_spoilt(
+    pixels: Tensor, steady: Sequence[bool], spoil: Spoil | None, random: np.random.Generator
+) -> Tensor:
+    """Most of the steady pictures spoilt, the others as they are: [b, 3, h, w].
+
+    Only those are ever drawn; of what is not, codes say too little to tell its name.
+    """
+    chosen = torch.from_numpy((random.random(len(pixels)) < SPOILT) & np.array(steady, bool))
     if spoil is not None and chosen.any():
         pixels = pixels.clone()
         pixels[chosen] = spoil(pixels[chosen], random)
@@ -180,11 +187,12 @@ class VisionLearner(nn.Module):
         loss = figures["name"] + figures["colour"]
         if self.teacher is not None and self.pupil is not None:
             mean, spread = self.usual
-            shown = (self.teacher(true, self.side) - mean) / spread
+            few = max(1, int(PUPILS * len(true)))
+            shown = (self.teacher(true[:few], self.side) - mean) / spread
             if kept is not None:
-                shown = shown.gather(1, kept.unsqueeze(-1).expand(-1, -1, shown.shape[-1]))
-            weight = torch.where(labels[:, 0] > 0, 1.0, GROUND)
-            away = 1 - F.cosine_similarity(self.pupil(seen).float(), shown, dim=-1)
+                shown = shown.gather(1, kept[:few, :, None].expand(-1, -1, shown.shape[-1]))
+            weight = torch.where(labels[:few, 0] > 0, 1.0, GROUND)
+            away = 1 - F.cosine_similarity(self.pupil(seen[:few]).float(), shown, dim=-1)
             figures["taught"] = (away * weight).sum() / weight.sum()
             loss = loss + TAUGHT * figures["taught"]
         return {"loss": loss, **figures}
@@ -205,8 +213,8 @@ def train_vision(
 ) -> VisionLearner:
     """Train an encoder and its aligner on scenes, in folder; returns them with the mean weights.
 
-    words: the embeds of names, and of world.COLORS. spoil: what is done to half of the pictures.
-    taken, teacher: see VisionLearner.
+    words: the embeds of names, and of world.COLORS. spoil: what is done to most of the pictures
+    that could have been drawn. taken, teacher: see VisionLearner.
     """
     from accelerate import PartialState
     from accelerate.utils import send_to_device
@@ -223,7 +231,7 @@ def train_vision(
         stacked = torch.stack(labels)
         scaled = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
         random = np.random.default_rng([seed, first])
-        spoilt = half_spoilt(scaled, spoil, random)
+        spoilt = some_spoilt(scaled, [scene.steady for _, scene in found], spoil, random)
         kept = None
         if step < MASKED * schedule.steps:
             chance = torch.from_numpy(random.random((schedule.batch, side * side)))

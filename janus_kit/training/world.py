@@ -112,6 +112,11 @@ class Scene:
     ground: str  # a key of painting.GROUNDS
     room: int | None = None  # the seed of an uneven ground
 
+    @property
+    def steady(self) -> bool:
+        """Whether it is of the world that is drawn."""
+        return self.room is None
+
 
 def held_out(name: str, color: str) -> bool:
     """True for the one colour of each thing (a tenth of all) that training never shows."""
