@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from janus_kit.model import Batch, Janus, branching
+from janus_kit.model import IGNORE, Batch, Janus, branching
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import language, world
 from janus_kit.training.bank.names import NAMES
@@ -60,6 +60,22 @@ def test_places_are_found_where_others_are_left_out(tokenizer_folder: Path) -> N
         assert (sought.nonzero().flatten() - start).tolist() == [
             looked[:place].sum() for place in WHERE.nonzero()[0]
         ]
+
+
+def test_an_answer_looks_at_a_thing_before_it_names_or_colors_it(tokenizer_folder: Path) -> None:
+    tokenizer = Tokenizer.from_folder(tokenizer_folder)
+    told = [("What do you see?", "A red cup left of a dog and two knives.")]
+    there = {"cup": WHERE, "dog": ~WHERE}
+    row = answer_row(tokenizer, PRO, [told], 16)
+    batch = collate([row], tokenizer, torch.rand(1, 3, 64, 64))
+    found = looks(batch, [[told]], [{}], [there], tokenizer)
+    start = row.tokens.index(tokenizer.image)
+    sought = [(s.nonzero().flatten() - start).tolist() for s in found.sought]
+    assert sought == [(there[n]).nonzero()[0].tolist() for n in ("cup", "cup", "dog")]
+    assert found.places.tolist() == sorted(found.places.tolist())
+    for place, text in zip(found.places, ("red", "cup", "dog"), strict=True):
+        rest = [n for n in row.text_labels[place:] if n not in (IGNORE, tokenizer.eos)]
+        assert tokenizer.decode(rest).lstrip().startswith(text)
 
 
 def test_the_loss_is_the_attention_that_lies_elsewhere(batch: Batch, wanted: Looks) -> None:

@@ -176,6 +176,16 @@ def named(question: str) -> str | None:
     return found and _NOUNS[found[3]]
 
 
+def mentions(text: str) -> list[tuple[int, str]]:
+    """Where in a text things are named and coloured: characters from its start, and names."""
+    return [
+        (match.start(part), _NOUNS[match[3]])
+        for match in _FACT.finditer(text.lower())
+        for part in (2, 3)
+        if match[part]
+    ]
+
+
 def words() -> list[str]:
     """Every word that prompts of this world are made of, in lower case."""
     said = " ".join((*_NOUNS, *COLORS, *_WORDS, *OPPOSITE, *SAME, *_PREFIXES))

@@ -1,4 +1,4 @@
-"""A head learns to look at what a question names.
+"""A head learns to look at what a question names, and at what an answer is about to name.
 
 Whether a thing is there depends on a few places among hundreds, and "yes" is one bit: from answers
 alone a small model learns to count and to name colours, and goes on to guess between yes and no.
@@ -15,19 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from janus_kit.model import IGNORE, Attention, Batch, Janus, Layer, branching
+from janus_kit.prompts import Tokenizer
+from janus_kit.training.language import mentions
 
 __all__ = ["Gaze", "Looks", "Sought", "looks"]
 
 # A question → the places that the thing it is about covers, bool [image tokens]; none where the
 # picture does not show it.
 Sought = Mapping[str, "np.ndarray[Any, Any]"]
+Things = Mapping[str, "np.ndarray[Any, Any]"]  # the same by the names of things that are shown
 BEGINNING = 2  # positions: before an answer's first word stands a blank
 LAYER = 2  # of those that look_around leaves alone, the first; two more read what it finds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """Where in a batch answers begin, and what their questions are about."""
+    """Where in a batch is to be looked at what, by its label's question or by the label."""
 
     rows: Tensor  # int64 [n]
     places: Tensor  # int64 [n]
@@ -44,33 +47,50 @@ def looks(
     batch: Batch,
     dialogues: Sequence[Sequence[Sequence[tuple[str, str]]]],
     sought: Sequence[Sought],
+    things: Sequence[Things] = (),
+    tokenizer: Tokenizer | None = None,
 ) -> Looks:
-    """The looks of a batch of answering rows, by the conversations of each and their questions."""
+    """The looks of a batch of answering rows, by the conversations of each and their questions.
+
+    With things and a tokenizer also before each colour and name of a thing that answers give.
+    """
     rows, places, wanted = [], [], []
     assert batch.branches is not None
-    for row, (told, known) in enumerate(zip(dialogues, sought, strict=True)):
+    shown = things or [{}] * len(sought)
+    for row, (told, known, there) in enumerate(zip(dialogues, sought, shown, strict=True)):
         picture = batch.tokens[row] == batch.image_token
         learnt = batch.text_labels[row] != IGNORE
         for number, dialogue in enumerate(told, 1):
             inside = learnt & (batch.branches[row] == number)
             starts = (inside & ~inside.roll(1)).nonzero().flatten().tolist()
-            for (question, _), start in zip(dialogue, starts, strict=True):
-                if question not in known:
-                    continue
-                places_sought = torch.zeros_like(picture)
-                there = torch.from_numpy(known[question])
-                places_sought[picture] = there if batch.looked is None else there[batch.looked[row]]
-                places_sought[0] = not known[question].any()
-                for place in range(start, start + BEGINNING):
+            for (question, answer), start in zip(dialogue, starts, strict=True):
+                at = {}
+                if question in known:
+                    at = dict.fromkeys(range(start, start + BEGINNING), known[question])
+                if tokenizer is not None:
+                    for place, name in _mentions(answer, tokenizer):
+                        if name in there:
+                            at[start + place] = there[name]
+                for place, covered in at.items():
+                    sought_here = torch.zeros_like(picture)
+                    seen = torch.from_numpy(covered)
+                    sought_here[picture] = seen if batch.looked is None else seen[batch.looked[row]]
+                    sought_here[0] = not covered.any()
                     rows.append(row)
                     places.append(place)
-                    wanted.append(places_sought)
+                    wanted.append(sought_here)
     nothing = torch.zeros((0, batch.tokens.shape[1]), dtype=torch.bool)
     return Looks(
         rows=torch.tensor(rows, dtype=torch.long),
         places=torch.tensor(places, dtype=torch.long),
         sought=torch.stack(wanted) if wanted else nothing,
     )
+
+
+def _mentions(answer: str, tokenizer: Tokenizer) -> list[tuple[int, str]]:
+    """Which tokens of an answer begin a colour or a name, and of which thing."""
+    said = f" {answer}"  # as it stands behind its question
+    return [(len(tokenizer.encode(said[:place])), name) for place, name in mentions(answer)]
 
 
 class Gaze:
@@ -94,8 +114,7 @@ class Gaze:
         inputs, cos, sin = self.read
         attention: Attention = self.attention
         q, k, _ = attention.split(attention.qkv(inputs), cos, sin)
-        query, keys = q[wanted.rows, -1, wanted.places], k[wanted.rows, -1]
-        scores = (keys @ query.unsqueeze(-1)).squeeze(-1).float() * query.shape[-1] ** -0.5
+        scores = (q[:, -1] @ k[:, -1].mT)[wanted.rows, wanted.places].float() * q.shape[-1] ** -0.5
         seen = branching(batch.branches)[1][wanted.rows, 0, wanted.places]
         found = scores.masked_fill(~seen, -torch.inf)
         right = scores.masked_fill(~wanted.sought, -torch.inf)

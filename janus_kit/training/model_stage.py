@@ -26,7 +26,7 @@ from janus_kit.prompts import (
     unconditional_ids,
 )
 from janus_kit.training.beginning import initialise
-from janus_kit.training.looking import Gaze, Looks, Sought, looks
+from janus_kit.training.looking import Gaze, Looks, Sought, Things, looks
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.quantizer import PatchBook, to_pixels
 from janus_kit.training.traits import Traits
@@ -68,6 +68,7 @@ class Example:
     covered: "np.ndarray[Any, Any] | None" = None  # bool [image tokens]: where things are
     steady: bool = True  # whether it could have been drawn
     sought: Sought = field(default_factory=dict)  # by the questions of dialogues
+    things: Things = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,7 +339,13 @@ def train_model(
         counted[drawing.code_labels != IGNORE] = weights[~skipped]
         seen = None if looked is None else torch.from_numpy(looked)
         answering = collate(answers, tokenizer, pixels, seen)
-        wanted = looks(answering, [e.dialogues for e in shown], [e.sought for e in shown])
+        wanted = looks(
+            answering,
+            [e.dialogues for e in shown],
+            [e.sought for e in shown],
+            [e.things for e in shown],
+            tokenizer,
+        )
         return replace(drawing, code_weights=counted), answering, wanted
 
     def inside(name: str) -> bool:

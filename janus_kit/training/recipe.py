@@ -111,6 +111,7 @@ def _told(
     long = (world.pick(words, language.IN_DETAIL), language.detailed(scene))
     dialogues = [[told], [long], *[[pair] for pair in asked[:QUESTIONS]], asked[-3:]]
     covered = patch_labels(scene, names, PATCH, len(pixels) // PATCH)[0].numpy()
+    shown = [thing.name for thing in scene.things]
     about = {question: language.named(question) for question, _ in asked}
     return Example(
         pixels=pixels,
@@ -120,6 +121,7 @@ def _told(
         covered=covered > 0,
         steady=scene.steady,
         sought={q: covered == names.index(n) + 1 for q, n in about.items() if n in names},
+        things={n: covered == names.index(n) + 1 for n in dict.fromkeys(shown)},
     )
 
 
