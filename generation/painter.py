@@ -20,6 +20,7 @@ __all__ = ["paint", "paints"]
 # Below so many pixels a side, large kernels are larger than pictures, transformed four times so:
 # PyTorch's convolutions will do.
 LOW, LARGE = 48, 256 * 256
+ROOMS = 3
 _kept: WeakKeyDictionary[nn.Module, dict[nn.Module, tuple[Any, Conv3x3]]] = WeakKeyDictionary()
 
 
@@ -38,7 +39,8 @@ def paints(decoder: nn.Module) -> bool:
 
 def paint(decoder: Any, latents: Tensor) -> Tensor:
     """Latents [b, c, h, w] -> pixels fp32 [b, 3, h·stride, w·stride]; as decoder, vq.Decoder."""
-    return torch.stack([_Painter(decoder).run(one.float()) for one in latents])
+    painter = _Painter(decoder)
+    return torch.stack([painter.run(one.float()) for one in latents])
 
 
 class _Painter:
@@ -47,6 +49,9 @@ class _Painter:
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder
         self.kept = _kept.setdefault(decoder, {})
+        # What convolutions write to in turns: a block needs its input, what is between its two
+        # convolutions, and what comes out. Fresh memory of that size costs a seventh of all else.
+        self.rooms = [torch.empty(0)] * ROOMS
 
     def run(self, latents: Tensor) -> Tensor:
         """[c, h, w] -> [3, h·stride, w·stride]."""
@@ -92,7 +97,11 @@ class _Painter:
         """A 3x3 convolution of what norm makes of x, and plus."""
         large = conv.in_channels * conv.out_channels > LARGE
         if len(x) * (1 + twice) >= LOW or not large:
-            return self.native(conv)(x, norm, plus, twice=twice).contiguous()
+            native = self.native(conv)
+            size = len(native.bias) * (len(x) << twice) * (x.shape[1] << twice)
+            room = self.rooms.pop(0)
+            self.rooms.append(room if len(room) >= size else torch.empty(size))
+            return native(x, norm, plus, twice=twice, room=self.rooms[-1]).contiguous()
         if norm is not None:
             x = F.silu(x * norm.scale + norm.shift)
         y = x.permute(2, 0, 1)[None]

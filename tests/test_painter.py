@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from janus_kit.config import VQConfig
 from janus_kit.generation import painter
-from janus_kit.generation.native import available
+from janus_kit.generation.native import available, level
 from janus_kit.generation.native.paint import Conv3x3, Norm
 from janus_kit.generation.painter import paint, paints
 from janus_kit.generation.vq import VQTokenizer
@@ -50,15 +50,24 @@ def test_a_picture_equals_that_of_torch_and_does_not_depend_on_its_neighbours(
 ) -> None:
     vq = VQTokenizer(tiny_config().vq)
     randomised(vq)
-    latents = torch.randn(2, 32, 5, 5)
+    latents = torch.randn(3, 32, 5, 5)
     with torch.no_grad():
         assert paints(vq.decoder)
         found = paint(vq.decoder, latents)
         torch.testing.assert_close(found, vq.decoder(latents), atol=2e-4, rtol=2e-4)
-        assert torch.equal(paint(vq.decoder, latents[1:])[0], found[1])
+        for one, picture in zip(latents, found, strict=True):
+            assert torch.equal(paint(vq.decoder, one[None])[0], picture)
         # Where kernels would be larger than pictures.
         monkeypatch.setattr(painter, "LARGE", 0)
         torch.testing.assert_close(paint(vq.decoder, latents), found, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.skipif(level() & 3 < 2, reason="this CPU has no wider instructions")
+@torch.inference_mode()
+def test_wider_instructions_change_no_bit() -> None:
+    conv = Conv3x3(randomised(nn.Conv2d(32, 48, 3, padding=1)))  # type: ignore[arg-type]
+    x = torch.randn(9, 45, 32)  # twelve tiles a row: eight, and four more
+    assert torch.equal(conv(x), conv(x, simd=1))
 
 
 @torch.inference_mode()

@@ -18,7 +18,10 @@ typedef struct {
     float *y;                    /* the same */
     int64_t h, w, in, out;       /* of x; in and out divide by 16 */
     int64_t twice;               /* 1: each input stands for 2x2 */
+    int64_t level;               /* the instructions to use; see janus_level */
 } Conv;
+
+typedef void Multiply(const float *v, const float *u, float *m, int64_t many, int64_t n);
 
 /* Bᵀ d of six rows, each of n numbers. */
 INLINE void into(const float *d, int64_t step, float *v, int64_t to) {
@@ -64,8 +67,50 @@ INLINE void fill(const Conv *c, int64_t row, int64_t wide, float *d) {
     }
 }
 
+/* m[many, 16] = v[many, n] u[n, 16]; where many is no multiple of four, what is behind v too. */
+EVERY_CPU static void multiply(const float *v, const float *u, float *m, int64_t many, int64_t n) {
+    for (int64_t t = 0; t < many; t += 4, v += 4 * n, m += 4 * OUTS) {
+        Lanes sum[4][2] = {{{0}}};
+        for (int64_t k = 0; k < n; k++) {
+            Lanes u0 = *(const Lanes *)(u + k * OUTS), u1 = *(const Lanes *)(u + k * OUTS + 8);
+            UNROLL
+            for (int q = 0; q < 4; q++) {
+                sum[q][0] += v[q * n + k] * u0;
+                sum[q][1] += v[q * n + k] * u1;
+            }
+        }
+        UNROLL
+        for (int q = 0; q < 4; q++) {
+            *(Lanes *)(m + q * OUTS) = sum[q][0];
+            *(Lanes *)(m + q * OUTS + 8) = sum[q][1];
+        }
+    }
+}
+
+#ifdef X86
+/* Q tiles; the multiplication that reads a number of v spreads it, too. */
+V512 INLINE void some(const int Q, const float *v, const float *u, float *m, int64_t n) {
+    __m512 sum[8];
+    UNROLL
+    for (int q = 0; q < Q; q++) sum[q] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < n; k++) {
+        __m512 of = _mm512_loadu_ps(u + k * OUTS);
+        UNROLL
+        for (int q = 0; q < Q; q++) sum[q] = _mm512_fmadd_ps(_mm512_set1_ps(v[q * n + k]), of, sum[q]);
+    }
+    UNROLL
+    for (int q = 0; q < Q; q++) _mm512_storeu_ps(m + q * OUTS, sum[q]);
+}
+
+V512 static void multiply_avx512(const float *v, const float *u, float *m, int64_t many, int64_t n) {
+    int64_t t = 0;
+    for (; t + 8 <= many; t += 8) some(8, v + t * n, u, m + t * OUTS, n);
+    for (; t < many; t += 4) some(4, v + t * n, u, m + t * OUTS, n);
+}
+#endif
+
 /* One row of tiles, of all outputs. scratch: janus_conv_scratch floats. */
-INLINE void tiles(const Conv *c, int64_t top, float *scratch) {
+INLINE void tiles(const Conv *c, int64_t top, float *scratch, Multiply *by) {
     int64_t n = c->in, wide = c->w << c->twice, high = c->h << c->twice, across = (wide + 3) / TILE;
     int64_t line = (wide + SPARE) * n;
     float *half = scratch + SIDE * line, *v = half + POINTS * n; /* v [36, TILES, in] */
@@ -85,23 +130,7 @@ INLINE void tiles(const Conv *c, int64_t top, float *scratch) {
         for (int64_t o = 0; o < c->out; o += OUTS) {
             const float *u = c->u + o * POINTS * n;
             for (int64_t p = 0; p < POINTS; p++, u += n * OUTS)
-                for (int64_t t = 0; t < many; t += 4) { /* 4 tiles, 16 outputs */
-                    Lanes sum[4][2] = {{{0}}};
-                    const float *a = v + (p * TILES + t) * n;
-                    for (int64_t k = 0; k < n; k++) {
-                        Lanes u0 = *(const Lanes *)(u + k * OUTS), u1 = *(const Lanes *)(u + k * OUTS + 8);
-                        UNROLL
-                        for (int q = 0; q < 4; q++) {
-                            sum[q][0] += a[q * n + k] * u0;
-                            sum[q][1] += a[q * n + k] * u1;
-                        }
-                    }
-                    UNROLL
-                    for (int q = 0; q < 4; q++) {
-                        *(Lanes *)(m + (p * TILES + t + q) * OUTS) = sum[q][0];
-                        *(Lanes *)(m + (p * TILES + t + q) * OUTS + 8) = sum[q][1];
-                    }
-                }
+                by(v + p * TILES * n, u, m + p * TILES * OUTS, many, n);
             for (int64_t t = 0; t < many; t++)
                 for (int64_t k = 0; k < OUTS; k += WIDTH) {
                     Lanes rows[TILE][SIDE], column[SIDE], done[TILE];
@@ -127,7 +156,9 @@ INLINE void tiles(const Conv *c, int64_t top, float *scratch) {
     }
 }
 
-EVERY_CPU static void strip(const Conv *c, int64_t top, float *scratch) { tiles(c, top, scratch); }
+EVERY_CPU static void strip(const Conv *c, int64_t top, float *scratch, Multiply *by) {
+    tiles(c, top, scratch, by);
+}
 
 /* Floats of scratch. */
 int64_t janus_conv_scratch(const Conv *c, int64_t threads) {
@@ -137,8 +168,12 @@ int64_t janus_conv_scratch(const Conv *c, int64_t threads) {
 
 void janus_conv(const Conv *c, float *scratch, int64_t threads) {
     int64_t each = janus_conv_scratch(c, 1), rows = ((c->h << c->twice) + 3) / TILE;
+    Multiply *by = multiply;
+#ifdef X86
+    if ((c->level & 3) == AVX512) by = multiply_avx512;
+#endif
     PARALLEL(threads) {
-        for (int64_t i = SELF; i < rows; i += threads) strip(c, i * TILE, scratch + SELF * each);
+        for (int64_t i = SELF; i < rows; i += threads) strip(c, i * TILE, scratch + SELF * each, by);
     }
 }
 

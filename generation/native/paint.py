@@ -5,12 +5,13 @@ does, in fp32, and reads its input already normalised.
 """
 
 import ctypes
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from janus_kit.generation.native.library import CHANNELS, address, library, whole
+from janus_kit.generation.native.library import CHANNELS, address, level, library, whole
 
 __all__ = ["Conv3x3", "Norm"]
 
@@ -21,7 +22,7 @@ WIDEST = 4096  # channels
 class _Conv(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "scale", "shift", "u", "bias", "plus", "y")),
-        *((name, ctypes.c_int64) for name in ("h", "w", "in_", "out", "twice")),
+        *((name, ctypes.c_int64) for name in ("h", "w", "in_", "out", "twice", "level")),
     )
 
 
@@ -76,10 +77,16 @@ class Conv3x3:
         plus: Tensor | None = None,
         *,
         twice: bool = False,
+        simd: int | None = None,
+        room: Tensor | None = None,
     ) -> Tensor:
-        """norm: what is done to x first. plus: [h, w, out] to add. twice: x is doubled first."""
+        """norm: what is done to x first. plus: [h, w, out] to add. twice: x is doubled first.
+
+        simd: see level(). room: fp32 memory for what comes out, which is then a view of it.
+        """
         h, w, _ = x.shape
-        y = torch.empty(h * (1 + twice), w * (1 + twice), len(self.bias))
+        shape = (h * (1 + twice), w * (1 + twice), len(self.bias))
+        y = torch.empty(shape) if room is None else room[: math.prod(shape)].view(shape)
         call = _Conv(
             x=x.data_ptr(),
             scale=None if norm is None else norm.scale.data_ptr(),
@@ -93,6 +100,7 @@ class Conv3x3:
             in_=self.channels,
             out=len(self.bias),
             twice=twice,
+            level=level() if simd is None else simd,
         )
         threads = ctypes.c_int64(torch.get_num_threads())
         scratch = torch.empty(library().janus_conv_scratch(ctypes.byref(call), threads))
