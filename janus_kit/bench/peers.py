@@ -47,9 +47,15 @@ class Ours:
         codes = sample(drawer, noise, SamplingOptions(guidance=GUIDANCE, temperature=0), note)
         if len(ends) > 1:
             self.steps.append((ends[-1] - ends[0]) / (count - len(ends)))
+        drawn: list[list[int]] = codes.tolist()
         if count == pipe.config.codes:
-            to_pictures(model, codes, "pil", None)
-        return codes.tolist()
+            self.paint(drawn)
+        return drawn
+
+    @torch.inference_mode()
+    def paint(self, codes: list[list[int]]) -> None:
+        """Make all codes of pictures into PIL pictures."""
+        to_pictures(self.pipe.model, torch.tensor(codes, device=self.pipe.device), "pil", None)
 
     def first_row(self, pictures: int = 1) -> None:
         """Up to the preview of the first row, as the page and the server show it."""
@@ -151,9 +157,15 @@ class Theirs:
 
     @torch.inference_mode()
     def _decoded(self, codes: Tensor) -> list[list[int]]:
+        drawn: list[list[int]] = codes.tolist()
         if codes.shape[1] == self.codes:
-            self.model.decode_image_tokens(codes)
-        return codes.tolist()
+            self.paint(drawn)
+        return drawn
+
+    @torch.inference_mode()
+    def paint(self, codes: list[list[int]]) -> None:
+        """Make all codes of pictures into pixels, as its docs do before they are PIL pictures."""
+        self.model.decode_image_tokens(torch.tensor(codes, device=self.device))
 
     def compile(self) -> None:
         """Have torch.compile make the language model's steps, as its docs say for static caches."""

@@ -144,6 +144,10 @@ def bench(
     if count == pipe.config.codes:  # transformers shows nothing before the end
         first = {"janus_kit": lambda: ours.first_row(batch)}
         tasks[f"{batch} × preview of the first row"] = medians(first, rounds)
+        painters = {"janus_kit": partial(ours.paint, drawn)}
+        if peers:
+            painters["transformers"] = partial(theirs.paint, drawn)
+        tasks[f"{batch} × decoding"] = medians(painters, rounds)
     if compiled:
         theirs.compile()
         theirs.draw(count, batch)
