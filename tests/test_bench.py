@@ -20,11 +20,12 @@ def test_the_command_times_both_and_finds_them_equal(
     ended = janus("bench", *small, "-o", "there/figures.json")
     assert ended.code == 0, ended.err
     figures = json.loads((tmp_path / "there/figures.json").read_text(encoding="utf-8"))
-    drawing, preview, caption, answer = figures["seconds"].values()
+    drawing, preview, decoding, caption, answer = figures["seconds"].values()
     assert set(preview) == {"janus_kit"}
     assert set(drawing) == {"janus_kit", "generate", "dynamic cache", "published loop"}
+    assert set(decoding) == {"janus_kit", "transformers"}
     assert set(caption) == set(answer) == {"janus_kit", "generate"}
-    for contenders in (drawing, caption, answer):
+    for contenders in (drawing, decoding, caption, answer):
         assert all(0 < seconds["least"] <= seconds["wall"] for seconds in contenders.values())
     assert len(figures["agreement"]) == 4
     for found in figures["agreement"].values():
