@@ -55,6 +55,9 @@ def embedded(
         list[str] | None,
         typer.Option(help="vq, vision or model: what learns; may be repeated. [all]"),
     ] = None,
+    new_codes: Annotated[
+        bool, typer.Option("--new-codes", help="Lay out the codes of coloured things anew.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Another one has other scenes.")] = 0,
     install: Annotated[
         bool, typer.Option("--install", help="Make it the embedded model of this package.")
@@ -84,6 +87,7 @@ def embedded(
         start=begun,
         stages=STAGES if stage is None else stage,
         seed=seed,
+        new_codes=new_codes,
     )
     typer.echo(made)
 

@@ -3,7 +3,8 @@
 from janus_kit.config import VQConfig
 from janus_kit.training import world
 from janus_kit.training.bank.names import NAMES
-from janus_kit.training.quantizer import PatchBook, design
+from janus_kit.training.designing import design
+from janus_kit.training.quantizer import PatchBook
 
 SMALL_VQ = VQConfig(
     codebook_size=64,

@@ -1,18 +1,23 @@
 """The codes of the embedded model: what they stand for and show, and how pictures become codes."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from codes_parts import FEW, small_book
+from codes_parts import FEW, scenes_of, small_book
+from conftest import tiny_config
 from PIL import Image
 
 from janus_kit.errors import CheckpointError
+from janus_kit.model import Janus
 from janus_kit.training import painting, world
 from janus_kit.training.bank.heroes import HEROES
+from janus_kit.training.designing import design
 from janus_kit.training.quantizer import BUSY, PatchBook, as_drawn, patches, to_pixels
+from janus_kit.training.relaying import relay, sources
 from janus_kit.training.traits import COLOR, NAME, PLACE, Traits, survey
 from janus_kit.training.vision_stage import some_spoilt
 
@@ -37,7 +42,7 @@ def test_a_thing_has_the_same_codes_wherever_it_stands() -> None:
 def test_a_thing_has_the_same_forms_in_every_colour() -> None:
     book = small_book(30, 4096)
     calm, busy = book.ground + book.own[0], len(book.calm) + book.own[1]
-    smooth, forms = (len(book.calm) - calm) // 10, (len(book.busy) - book.own[1]) // 10
+    smooth, forms = ((run.stop - run.start) // 10 for run in book.families())
     scene = world.compose(10_000, names=FEW, steady=True)[1]
     found = book.codes(to_pixels(world.in_all_colors(scene)))
     assert ((found >= calm) & (found < len(book.calm)) | (found >= busy)).any()
@@ -72,6 +77,7 @@ def test_a_saved_book_gives_the_same_codes_and_another_file_is_refused(tmp_path:
     again = PatchBook.load(tmp_path / "patches.safetensors")
     assert torch.equal(book.calm, again.calm)
     assert torch.equal(book.busy, again.busy)
+    assert torch.equal(book.bare, again.bare)
     assert (book.ground, book.own, book.colors) == (again.ground, again.own, again.colors)
     assert [path.name for path in tmp_path.iterdir()] == ["patches.safetensors"]
     (tmp_path / "torn.safetensors").write_bytes(b"no")
@@ -96,17 +102,17 @@ def test_some_steady_pictures_are_shown_as_drawn_ones_would_look() -> None:
     book = small_book(40, 512)
     found = [world.compose(9_000 + i, steady=i < 8) for i in range(10)]
     pixels = to_pixels([picture for picture, _ in found])
-    steady = [scene.steady for _, scene in found]
-    assert steady == [True] * 8 + [False] * 2
+    assert [scene.steady for _, scene in found] == [True] * 8 + [False] * 2
+    lying = [world.places(scene) if scene.steady else None for _, scene in found]
     spoil = partial(as_drawn, book)
-    shown = some_spoilt(pixels, steady, spoil, np.random.default_rng(3))
+    shown = some_spoilt(pixels, lying, spoil, np.random.default_rng(3))
     kept = [torch.equal(a, b) for a, b in zip(shown, pixels, strict=True)]
     assert 1 <= sum(kept[:8]) <= 7
     assert all(kept[8:])
-    assert torch.equal(shown, some_spoilt(pixels, steady, spoil, np.random.default_rng(3)))
+    assert torch.equal(shown, some_spoilt(pixels, lying, spoil, np.random.default_rng(3)))
     assert 0.005 < (shown - pixels)[[not k for k in kept]].abs().mean() < 0.15
     assert shown.abs().max() <= 1
-    assert some_spoilt(pixels, steady, None, np.random.default_rng(3)) is pixels
+    assert some_spoilt(pixels, lying, None, np.random.default_rng(3)) is pixels
 
 
 @pytest.mark.usefixtures("pictures")
@@ -157,7 +163,10 @@ def test_codes_of_one_name_place_or_colour_begin_as_kin() -> None:
 
 def test_a_thing_begins_where_a_busy_code_stands_below_a_calm_one() -> None:
     patch = torch.zeros(2, 192)
-    book = PatchBook(torch.zeros(2, 3), patch, ground=1, own=(0, 0), colors=1, places=patch[:, :2])
+    none = torch.zeros(0, 1, 192)
+    book = PatchBook(
+        torch.zeros(2, 3), patch, ground=1, own=(0, 0), colors=1, places=patch[:, :2], bare=none
+    )
     codes = torch.tensor([[2, 0, 0, 3, 3, 1, 0, 2, 0]])  # 2 and 3 are busy
     expected = torch.tensor([[1, 0, 0, 0, 1, 0, 0, 0, 0]])
     assert book.outlines(codes).long().tolist() == expected.tolist()
@@ -175,7 +184,8 @@ def test_a_code_stands_for_the_patch_that_is_nearest() -> None:
             assert patch.std(-1).max() <= BUSY
             nearest = (book.calm - patch.mean(-1)).norm(dim=-1)
         else:
-            nearest = (book.busy - patch.flatten()).norm(dim=-1)
+            telling = book.busy[: len(book.busy) - len(book.bare)]
+            nearest = (telling - patch.flatten()).norm(dim=-1)
         assert nearest[code % calm if code < calm else code - calm] <= nearest.min() + 1e-4
 
 
@@ -185,11 +195,11 @@ def test_a_codes_vector_says_what_it_looks_like() -> None:
     vectors = book.vectors(20)
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(256), atol=1e-5)
     wanted = book.whole() - book.whole().mean(0)
-    parts = vectors[:, 1:-2] / vectors[:, :1]  # what the sphere made of them is undone
+    parts = vectors[:, 1:-3] / vectors[:, :1]  # what the sphere made of them is undone
     painted = parts @ torch.linalg.lstsq(parts, wanted).solution
     assert (painted - wanted).square().sum() < 0.15 * wanted.square().sum()
-    fewer = book.vectors(6)
-    parts = fewer[:, 1:-2] / fewer[:, :1]
+    fewer = book.vectors(7)
+    parts = fewer[:, 1:-3] / fewer[:, :1]
     rough = parts @ torch.linalg.lstsq(parts, wanted).solution
     assert (rough - wanted).square().sum() > (painted - wanted).square().sum()
 
@@ -197,7 +207,7 @@ def test_a_codes_vector_says_what_it_looks_like() -> None:
 @pytest.mark.usefixtures("pictures")
 def test_a_codes_vector_changes_sign_from_row_to_row_and_column_to_column_of_a_thing() -> None:
     book = small_book(30, 4096)
-    signs = book.vectors(20)[:, -2:].sign()
+    signs = book.vectors(20)[:, -3:-1].sign()
     assert not signs[: len(book.calm)].any()
     for color in (None, "green"):
         scene = world.compose(30_000, names=FEW, steady=True, task="crowd")[1]
@@ -235,9 +245,72 @@ def test_where_the_colour_is_known_every_code_of_a_thing_is_of_it() -> None:
         places = torch.from_numpy(world.places(scene)).view(1, -1, 3)
         (color,) = {1 + list(world.COLORS).index(str(thing.color)) for thing in scene.things}
         found = book.codes(to_pixels([pixels]), places)[0]
-        allowed = torch.cat((torch.arange(book.ground), *book.codes_of(color)))
+        bare = torch.arange(4096 - len(book.bare), 4096)
+        allowed = torch.cat((torch.arange(book.ground), *book.codes_of(color), bare))
         assert torch.isin(found, allowed).all()
         own = book.codes(to_pixels([pixels]), places * torch.tensor([1, 1, 0]))[0]
         assert torch.isin(own, torch.cat((torch.arange(book.ground), *book.codes_of(0)))).all()
-    every = torch.cat([torch.cat(book.codes_of(color)) for color in range(11)])
+    every = torch.cat([bare, *(torch.cat(book.codes_of(color)) for color in range(11))])
     assert sorted(every.tolist()) == list(range(book.ground, 4096))
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_coloured_thing_has_bare_forms_that_are_the_same_in_all_colours() -> None:
+    book = small_book(40, 4096)
+    assert len(book.bare) > 500
+    scene = world.compose(7, names=FEW, steady=True, task="colors")[1]
+    scenes = [world.painted(scene, color) for color in world.COLORS]
+    places = torch.from_numpy(np.stack([world.places(s).reshape(-1, 3) for s in scenes]))
+    pixels = to_pixels([world.render(s) for s in scenes])
+    codes = book.codes(pixels, places)
+    bare = book.is_bare(codes)
+    busy = codes >= len(book.calm)
+    assert 0.4 < bare[busy].float().mean() < 0.9  # three in four, but for rims
+    both = bare[0] & bare
+    assert (codes == codes[0])[both].float().mean() > 0.9
+    lattice = (places[..., :2] % 2 == 0).all(-1)
+    assert not (bare & lattice).any()
+    numbers = torch.arange(1, 11)[:, None].expand_as(codes)
+    told = book.colors_of(codes)
+    assert torch.isin(told, torch.tensor([0])).logical_or(told == numbers).all()
+    # Beside each that tells nothing is one that does.
+    assert (book.nearest_colors(codes) == numbers)[bare].all()
+    error = (book.paint(codes) - pixels).abs().mean((1, 2, 3))
+    assert error.max() < 0.05
+    (grey,) = book.paint(torch.where(bare, codes, 0)[:1])  # nobody tells a colour
+    assert grey.isfinite().all()
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_model_takes_over_other_codes(tokenizer_folder: Path) -> None:
+    first = small_book(10, 64 * 8)
+    scenes = scenes_of(FEW, 12)
+    colored = ((world.in_all_colors(s), world.places(world.painted(s, "red"))) for s in scenes)
+    second = design(world.empty(), [], colored, 64 * 8, keep=first, seed=1)
+    kept = len(first.calm) + first.own[1]
+    assert torch.equal(second.whole()[:kept], first.whole()[:kept])
+    assert not torch.equal(second.busy, first.busy)
+    config = tiny_config()
+    config = replace(config, vq=replace(config.vq, codebook_size=64 * 8, code_dim=12))
+    torch.manual_seed(0)
+    janus = Janus(config)
+    with torch.no_grad():
+        janus.vq.codebook.weight.copy_(first.vectors(12))
+    before = {name: value.clone() for name, value in janus.state_dict().items()}
+    relay(janus, first, second)
+    after = janus.state_dict()
+    for name in ("code_embed.weight", "code_head.fc2.weight", "code_head.fc2.bias"):
+        assert torch.equal(before[name][:kept], after[name][:kept])
+        assert not torch.equal(before[name], after[name])
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[0] for name in moved} == {"code_embed", "code_head", "vq"}
+    assert torch.equal(janus.vq.codebook.weight, second.vectors(12))
+    # What the decoder reads is nearly what it was, of codes that stayed.
+    old = first.vectors(12) @ before["vq.from_code.weight"].flatten(1).T
+    new = second.vectors(12) @ after["vq.from_code.weight"].flatten(1).T
+    old, new = (x + s["vq.from_code.bias"] for x, s in ((old, before), (new, after)))
+    off = (new - old)[:kept].square().sum() / (old[:kept] - old[:kept].mean(0)).square().sum()
+    assert off < 0.1
+    bare = sources(first, second)[-len(second.bare) :]
+    assert [len(set(row)) for row in bare.tolist()] == [10] * len(bare)
+    assert (sources(first, second)[:kept] == torch.arange(kept)[:, None]).all()

@@ -20,6 +20,7 @@ class Budget:
     vision: Schedule
     model: Schedule
     stages: tuple[str, ...] = STAGES  # that learn
+    new_codes: bool = False  # for coloured things, in place of those of a start
     preset: str = "tiny"
     names: tuple[str, ...] = NAMES
     perceptual: bool = True  # fetches a network of photographs

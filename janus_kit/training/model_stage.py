@@ -64,9 +64,8 @@ class Example:
     pixels: "np.ndarray[Any, Any]"  # uint8 [h, w, 3]
     prompt: str
     dialogues: Sequence[Sequence[tuple[str, str]]]  # none knows of the others
-    places: "np.ndarray[Any, Any] | None" = None  # see world.places
+    places: "np.ndarray[Any, Any] | None" = None  # see world.places; of what could be drawn
     covered: "np.ndarray[Any, Any] | None" = None  # bool [image tokens]: where things are
-    steady: bool = True  # whether it could have been drawn
     sought: Sought = field(default_factory=dict)  # by the questions of dialogues
     things: Things = field(default_factory=dict)
 
@@ -332,8 +331,8 @@ def train_model(
             )
             for i, e in enumerate(shown)
         ]
-        steady = [e.steady for e in shown]
-        pixels = some_spoilt(to_pixels([e.pixels for e in shown]), steady, spoil, random)
+        lying = [e.places for e in shown]
+        pixels = some_spoilt(to_pixels([e.pixels for e in shown]), lying, spoil, random)
         drawing = collate(rows, tokenizer)
         counted = torch.ones(drawing.codes.shape)
         counted[drawing.code_labels != IGNORE] = weights[~skipped]

@@ -25,10 +25,12 @@ from janus_kit.training.bank.make import make_bank
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.beginning import word_embeds
 from janus_kit.training.budgets import BUDGETS, Budget
+from janus_kit.training.designing import design
 from janus_kit.training.loop import Schedule
 from janus_kit.training.model_stage import Example, train_model
 from janus_kit.training.perceptual import Perceptual, Teacher
-from janus_kit.training.quantizer import PatchBook, as_drawn, design
+from janus_kit.training.quantizer import PatchBook, as_drawn
+from janus_kit.training.relaying import relay
 from janus_kit.training.sizing import STAGES, sized
 from janus_kit.training.tokenizer import train_tokenizer
 from janus_kit.training.traits import survey
@@ -117,9 +119,8 @@ def _told(
         pixels=pixels,
         prompt=language.prompt(scene, words),
         dialogues=dialogues,
-        places=world.places(scene),
+        places=world.places(scene) if scene.steady else None,
         covered=covered > 0,
-        steady=scene.steady,
         sought={q: covered == names.index(n) + 1 for q, n in about.items() if n in names},
         things={n: covered == names.index(n) + 1 for n in dict.fromkeys(shown)},
     )
@@ -146,6 +147,7 @@ def train_embedded(
     start: Path | None = None,
     stages: Sequence[str] = STAGES,
     seed: int = SEED,
+    new_codes: bool = False,
 ) -> Path:
     """Train the embedded model in folder, resuming what is there; returns the finished model.
 
@@ -158,10 +160,11 @@ def train_embedded(
     steps if None. start: a model that this made, which goes on to learn; its tokenizer of texts and
     its codes stay. Of one whose language model or codes have another shape, the encoder and its
     aligner alone go on. stages: those of "vq", "vision" and "model" that learn; the others stay as
-    they are in start. seed: another one has other scenes looked at.
+    they are in start. seed: another one has other scenes looked at. new_codes: the forms of
+    coloured things get other codes than they have in start.
 
-    Raises OptionError for an unknown budget or stage, minutes that are too few or a stage left out
-    without a start, CheckpointError for a start that is no such model.
+    Raises OptionError for an unknown budget or stage, minutes that are too few, a stage left out or
+    new codes without a start, CheckpointError for a start that is no such model.
     """
     if budget not in BUDGETS:
         raise OptionError(f"budget must be {', '.join(BUDGETS)}, not {budget!r}")
@@ -171,7 +174,11 @@ def train_embedded(
         raise OptionError(
             f"stages: with {', '.join(stages)} alone the rest has to come from a start; name one"
         )
-    plan = replace(BUDGETS[budget], stages=tuple(s for s in STAGES if s in stages))
+    if start is None and new_codes:
+        raise OptionError("new codes take the place of those of a start; name one")
+    plan = replace(
+        BUDGETS[budget], new_codes=new_codes, stages=tuple(s for s in STAGES if s in stages)
+    )
     if minutes is not None:
 
         def run(schedules: Mapping[str, Schedule], at: Path) -> Mapping[str, Path]:
@@ -196,7 +203,14 @@ def _train(
     if not (words / "tokenizer.json").exists():
         train_tokenizer(texts(plan.names), config.language.vocab_size, words)
     tokenizer = Tokenizer.from_folder(words, config.language.vocab_size)
-    book = _book(plan, config.vq.codebook_size, folder / PATCHES)
+    known = None
+    if taken is not None and plan.new_codes and start is not None:
+        if taken.config != config:
+            raise OptionError(f"{start}: is of another shape; its codes are laid out anew anyway")
+        known = PatchBook.load(patches_of(start))
+    book = _book(plan, config.vq.codebook_size, folder / PATCHES, known)
+    if taken is not None and known is not None:
+        relay(taken, known, book)
     whole = taken if taken is not None and taken.config == config else None
     if whole is None and len(plan.stages) < len(STAGES):
         raise OptionError(f"{start}: is of another shape, so that all stages have to learn")
@@ -304,7 +318,7 @@ def _take(start: Path, folder: Path, words: Path, plan: Budget) -> Janus:
     shapes = [(c.vision, c.language.hidden, c.language.vocab_size) for c in (config, wanted)]
     if shapes[0] != shapes[1]:
         raise CheckpointError(f"{start}: is not of the preset {plan.preset!r}; train anew")
-    if config == wanted:
+    if config == wanted and not plan.new_codes:
         PatchBook.load(patches_of(start)).save(folder / PATCHES)
     words.mkdir(exist_ok=True)
     for name in ("tokenizer_config.json", "tokenizer.json"):
@@ -317,8 +331,8 @@ def _meanings(embeds: Tensor, tokenizer: Tokenizer, words: Iterable[str]) -> Ten
     return torch.stack([embeds[tokenizer.encode(f" {word}")].mean(0) for word in words])
 
 
-def _book(plan: Budget, codes: int, path: Path) -> PatchBook:
-    """The patches of the codes, laid out over the scenes that are drawn."""
+def _book(plan: Budget, codes: int, path: Path, keep: PatchBook | None) -> PatchBook:
+    """The patches of the codes, laid out over the scenes that are drawn. keep: see design."""
     if path.exists():
         return PatchBook.load(path)
 
@@ -330,7 +344,7 @@ def _book(plan: Budget, codes: int, path: Path) -> PatchBook:
         for scene in scenes[::3]
         if world.paintable(scene)
     )
-    book = design(world.empty(), plain, colored, codes)
+    book = design(world.empty(), plain, colored, codes, keep=keep)
     book.save(path)
     return book
 

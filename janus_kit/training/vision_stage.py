@@ -22,7 +22,7 @@ from janus_kit.config import VisionConfig
 from janus_kit.model import Janus
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.perceptual import Teacher
-from janus_kit.training.world import COLORS, Scene, mask
+from janus_kit.training.world import COLORS, Scene, mask, places
 from janus_kit.vision.encoder import Projector, VisionEncoder
 
 __all__ = ["VisionLearner", "patch_labels", "some_spoilt", "train_vision"]
@@ -40,20 +40,28 @@ TAUGHT = 2.0  # how much the teacher counts beside names and colours
 PUPILS = 0.5  # the share of the pictures that it is asked about: it costs as much as all else
 SPOILT = 0.6  # the share of what could have been drawn that is spoilt
 
-Spoil = Callable[[Tensor, np.random.Generator], Tensor]  # pixels -> pixels
+# Pixels and what is known of their places, see world.places -> pixels.
+Spoil = Callable[[Tensor, Tensor | None, np.random.Generator], Tensor]
 
 
 def some_spoilt(
-    pixels: Tensor, steady: Sequence[bool], spoil: Spoil | None, random: np.random.Generator
+    pixels: Tensor,
+    places: "Sequence[np.ndarray[Any, Any] | None]",
+    spoil: Spoil | None,
+    random: np.random.Generator,
 ) -> Tensor:
     """Most of the steady pictures spoilt, the others as they are: [b, 3, h, w].
 
-    Only those are ever drawn; of what is not, codes say too little to tell its name.
+    places: of each that is steady what world.places says. Only those are ever drawn; of what is
+    not, codes say too little to tell its name.
     """
-    chosen = torch.from_numpy((random.random(len(pixels)) < SPOILT) & np.array(steady, bool))
+    steady = np.array([place is not None for place in places])
+    chosen = torch.from_numpy((random.random(len(pixels)) < SPOILT) & steady)
     if spoil is not None and chosen.any():
         pixels = pixels.clone()
-        pixels[chosen] = spoil(pixels[chosen], random)
+        known = [places[i] for i in chosen.nonzero().flatten().tolist()]
+        lying = np.stack([place.reshape(-1, 3) for place in known if place is not None])
+        pixels[chosen] = spoil(pixels[chosen], torch.from_numpy(lying), random)
     return pixels
 
 
@@ -231,7 +239,8 @@ def train_vision(
         stacked = torch.stack(labels)
         scaled = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
         random = np.random.default_rng([seed, first])
-        spoilt = some_spoilt(scaled, [scene.steady for _, scene in found], spoil, random)
+        lying = [places(scene) if scene.steady else None for _, scene in found]
+        spoilt = some_spoilt(scaled, lying, spoil, random)
         kept = None
         if step < MASKED * schedule.steps:
             chance = torch.from_numpy(random.random((schedule.batch, side * side)))
