@@ -6,6 +6,7 @@ by least squares.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from janus_kit.model import Janus
@@ -43,8 +44,9 @@ def relay(janus: Janus, old: PatchBook, new: PatchBook) -> None:
     head = janus.code_head.fc2
     for rows in (janus.code_embed.weight, head.weight, head.bias):
         rows.copy_(rows[after].mean(1))
-    vq, size = janus.vq, janus.config.vq.code_dim
-    before, vectors = old.vectors(size)[after].mean(1), new.vectors(size)
+    vq = janus.vq
+    before = F.normalize(vq.codebook.weight, dim=-1)[after].mean(1)
+    vectors = new.vectors(janus.config.vq.code_dim)
     _fit(vq.from_code, vectors, vq.from_code(before[..., None, None]).flatten(1))
     turn = torch.linalg.lstsq(before, vectors).solution
     vq.to_code.weight.copy_((turn.T @ vq.to_code.weight.flatten(1)).view_as(vq.to_code.weight))
