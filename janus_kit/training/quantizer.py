@@ -153,7 +153,7 @@ class PatchBook:
         return codes.view(len(pixels), -1)
 
     def codes_of(self, color: int) -> tuple[Tensor, Tensor]:
-        """The calm and the busy codes of things in a colour, from 1, or 0 for their own."""
+        """The calm and the busy codes that tell a colour, from 1, or 0 for things' own."""
         own_calm, own_busy = self.own
         calm = len(self.calm)
         if not color:
@@ -203,7 +203,7 @@ class PatchBook:
             unknown = told.amax(1, keepdim=True) == 0
             if not unknown.any():
                 break
-            told = torch.where(unknown, F.max_pool2d(told, 3, 1, 1), told)
+            told = torch.where(unknown, F.avg_pool2d(told, 3, 1, 1), told)
         most, which = told.max(1)
         return torch.where(most > 0, which + 1, 0).flatten(1)
 
@@ -215,7 +215,7 @@ class PatchBook:
         return (busy & ~above).flatten(1)
 
     def families(self) -> tuple[slice, slice]:
-        """The calm and the busy codes of coloured things: runs of equal length, one a colour."""
+        """The calm and the busy codes that tell the colours of things: equal runs, one a colour."""
         calm = len(self.calm)
         return (
             slice(self.ground + self.own[0], calm),
@@ -238,7 +238,7 @@ class PatchBook:
         return torch.cat(rows)
 
     def vectors(self, size: int) -> Tensor:
-        """Unit vectors [codes, size], size ≥ 4, that say what the patches look like.
+        """Unit vectors [codes, size], size ≥ 5, that say what the patches look like.
 
         Their main components beside a constant, so that putting them on the sphere loses nothing.
         A decoder paints from such vectors by adding up; vectors that fill the sphere evenly it has

@@ -157,8 +157,8 @@ def train_embedded(
     or accelerate launch too.
 
     minutes: how long the steps of all stages are to take here, see sizing.py; the budget's own
-    steps if None. start: a model that this made, which goes on to learn; its tokenizer of texts and
-    its codes stay. Of one whose language model or codes have another shape, the encoder and its
+    steps if None. start: a model that this made, which goes on to learn; its tokenizer of texts and,
+    without new_codes, its codes stay. Of one whose language model or codes have another shape, the encoder and its
     aligner alone go on. stages: those of "vq", "vision" and "model" that learn; the others stay as
     they are in start. seed: another one has other scenes looked at. new_codes: the forms of
     coloured things get other codes than they have in start.
@@ -176,6 +176,8 @@ def train_embedded(
         )
     if start is None and new_codes:
         raise OptionError("new codes take the place of those of a start; name one")
+    if new_codes and not {"vq", "model"} <= set(stages):
+        raise OptionError("new codes have to be learnt by both the stages vq and model")
     plan = replace(
         BUDGETS[budget], new_codes=new_codes, stages=tuple(s for s in STAGES if s in stages)
     )
@@ -318,8 +320,16 @@ def _take(start: Path, folder: Path, words: Path, plan: Budget) -> Janus:
     shapes = [(c.vision, c.language.hidden, c.language.vocab_size) for c in (config, wanted)]
     if shapes[0] != shapes[1]:
         raise CheckpointError(f"{start}: is not of the preset {plan.preset!r}; train anew")
-    if config == wanted and not plan.new_codes:
-        PatchBook.load(patches_of(start)).save(folder / PATCHES)
+    if config == wanted:
+        kept, path = PatchBook.load(patches_of(start)), folder / PATCHES
+        same = path.exists() and torch.equal(PatchBook.load(path).busy, kept.busy)
+        if path.exists() and same == plan.new_codes:
+            raise CheckpointError(
+                f"{path}: codes of a run {'without' if same else 'with'} --new-codes; go on as it "
+                "was begun, or choose another folder"
+            )
+        if not plan.new_codes:
+            kept.save(path)
     words.mkdir(exist_ok=True)
     for name in ("tokenizer_config.json", "tokenizer.json"):
         shutil.copyfile(start / name, words / name)

@@ -1,7 +1,7 @@
 """A trained model takes over other codes: what it has learnt of the old ones stays.
 
-The rows of a code that stands where an old one stood are that one's; a bare form's are the mean of
-what it was in all colours. The layers beside the VQ tokenizer's codes are fitted to the new vectors
+The rows of a code that stands where an old one stood are that one's; those of a bare form that was
+none are the mean of what it was in all colours. The layers beside the VQ tokenizer's codes are fitted to the new vectors
 by least squares.
 """
 
@@ -19,7 +19,7 @@ def sources(old: PatchBook, new: PatchBook) -> Tensor:
     """For each code of new those of old that it takes after: int64 [codes, colors].
 
     The two are alike but for busy forms in the ten colours. A row repeats one code unless it is of
-    a bare form, which was one in each colour.
+    a bare form where old had none: what it shows was then a form in each colour.
     """
     colors, calm, own = new.colors, len(new.calm), new.own[1]
     kept = torch.arange(calm + own)[:, None].expand(-1, colors)
@@ -32,8 +32,17 @@ def sources(old: PatchBook, new: PatchBook) -> Tensor:
         shown = torch.cat((old.busy[forms - calm], APART * known), 1)
         ours = new.busy[new.codes_of(color + 1)[1] - calm]
         told.append(forms[nearest_of(torch.cat((ours, APART * lies), 1), shown)])
-        rows = torch.cat((new.bare[:, color], APART * bare), 1)
-        bares.append(forms[nearest_of(rows, shown)])
+        if not len(old.bare):
+            rows = torch.cat((new.bare[:, color], APART * bare), 1)
+            bares.append(forms[nearest_of(rows, shown)])
+    if len(old.bare):
+        was = old.places[len(old.places) - len(old.bare) :]
+        far = APART * colors**0.5
+        rows, shown = (
+            torch.cat((book.bare.flatten(1), far * at), 1) for book, at in ((new, bare), (old, was))
+        )
+        first = calm + len(old.busy) - len(old.bare)
+        bares = [first + nearest_of(rows, shown)] * colors
     return torch.cat((kept, torch.cat(told)[:, None].expand(-1, colors), torch.stack(bares, 1)))
 
 
@@ -43,7 +52,7 @@ def relay(janus: Janus, old: PatchBook, new: PatchBook) -> None:
     after = sources(old, new)
     head = janus.code_head.fc2
     for rows in (janus.code_embed.weight, head.weight, head.bias):
-        rows.copy_(rows[after].mean(1))
+        rows.copy_(rows[after].double().mean(1))  # ten equal ones are then their mean
     vq = janus.vq
     before = F.normalize(vq.codebook.weight, dim=-1)[after].mean(1)
     vectors = new.vectors(janus.config.vq.code_dim)

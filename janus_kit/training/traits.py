@@ -35,7 +35,7 @@ class Traits:
 
     name: fp32 [codes, names + 1], the last for the ground. row and column: fp32 [codes, side],
     counted from the thing's box, for the ground from the picture's edge. color: fp32 [codes,
-    colours + 1], the last for things in their own colours and for the ground.
+    colours + 1], the last for things in their own colours and for the ground; even for bare forms.
     """
 
     name: Tensor
@@ -110,6 +110,8 @@ def survey(
     for run in book.families():
         own = F.one_hot(torch.arange(book.colors), sums[3].shape[1]).float()
         sums[3][run] = own.repeat_interleave((run.stop - run.start) // book.colors, 0)
+    bare = book.is_bare(torch.arange(total))
+    sums[3][bare] = torch.tensor([1.0] * book.colors + [0.0])
     return Traits(*(kept / kept.sum(1, keepdim=True).clamp(min=1) for kept in sums))
 
 
