@@ -289,9 +289,12 @@ def test_a_teacher_shows_the_encoder_what_it_sees(tmp_path: Path) -> None:
             return super().forward(pixels, side)
 
     def scenes(seed: int) -> Any:
-        return world.compose(seed % 2, names=FEW)
+        return world.compose(seed % 2, names=FEW, steady=True)
 
-    def spoil(pixels: torch.Tensor, _: np.random.Generator) -> torch.Tensor:
+    spoilt = []
+
+    def spoil(pixels: torch.Tensor, places: Any, _: np.random.Generator) -> torch.Tensor:
+        spoilt.append(places.shape)
         return torch.zeros_like(pixels)
 
     plan = Schedule(steps=12, batch=1, rate=1e-2, warmup=1, save_every=50)
@@ -303,6 +306,8 @@ def test_a_teacher_shows_the_encoder_what_it_sees(tmp_path: Path) -> None:
     first = to_pixels([scenes(0)[0]])
     assert torch.equal(shown[0], first)
     assert len(shown) == 1 + plan.steps
+    assert 3 < len(spoilt) < len(shown)
+    assert set(spoilt) == {(1, 576, 3)}
     assert all(pixels.std() > 0.1 for pixels in shown)  # as they were, not as they are learnt from
     mean, spread = learner.usual
     assert torch.allclose(learner.teacher(first, 24).mean((0, 1)), mean, atol=1e-4)  # type: ignore[misc]

@@ -1,8 +1,8 @@
 """A trained model takes over other codes: what it has learnt of the old ones stays.
 
 The rows of a code that stands where an old one stood are that one's; those of a bare form that was
-none are the mean of what it was in all colours. The layers beside the VQ tokenizer's codes are fitted to the new vectors
-by least squares.
+none are the mean of what it was in all colours. The layers beside the VQ tokenizer's codes are
+fitted to the new vectors by least squares.
 """
 
 import torch

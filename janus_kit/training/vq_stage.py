@@ -1,6 +1,6 @@
 """The VQ stage: the tokenizer learns to write pictures as codes and to read them back.
 
-What a code stands for is laid out first, by quantizer.py; the encoder then learns to name the code
+What a code stands for is laid out first, by designing.py; the encoder then learns to name the code
 of every place, and the decoder to paint a whole picture from the codes. Vectors and codebook lie on
 the unit sphere, as in Yu et al., "Vector-quantized Image Modeling with Improved VQGAN" (2022).
 
