@@ -160,8 +160,8 @@ def train_embedded(
     steps if None. start: a model that this made, which goes on to learn; its tokenizer of texts
     and, without new_codes, its codes stay. Of one whose language model or codes have another shape,
     the encoder and its aligner alone go on. stages: those of "vq", "vision" and "model" that learn;
-    the others stay as they are in start. seed: another one has other scenes looked at. new_codes: the forms of
-    coloured things get other codes than they have in start.
+    the others stay as they are in start. seed: another one has other scenes looked at. new_codes:
+    the forms of coloured things get other codes than they have in start.
 
     Raises OptionError for an unknown budget or stage, minutes that are too few, a stage left out or
     new codes without a start, CheckpointError for a start that is no such model.
