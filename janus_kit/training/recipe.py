@@ -374,7 +374,9 @@ def export(janus: Janus, tokenizer: Path, target: Path, shard: int = WHOLE) -> P
     janus = janus.cpu().to(torch.bfloat16)
     # transformers' encoder compares raw vectors, so the codebook is kept on the unit sphere.
     book = janus.vq.codebook.weight
-    book.data = F.normalize(book.data.float(), dim=-1).to(book.dtype)
+    rows = book.data.float()
+    off = (rows.norm(dim=-1, keepdim=True) - 1).abs() > 2**-8  # what was rounded stays as it is
+    book.data = torch.where(off, F.normalize(rows, dim=-1), rows).to(book.dtype)
     checkpoint.save(janus, target, tokenizer_folder=tokenizer, draws=DRAWS, shard=shard)
     (target / "words.txt").write_text("\n".join(language.words()) + "\n", encoding="utf-8")
     log.info("%s: the model is ready", target)
