@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,12 +239,16 @@ def test_stop_ends_a_drawing_within_a_row_and_the_next_one_begins(
         put(job, event)
         if isinstance(event, Row):
             rows.append(time.monotonic())
+            # A picture may be done before the click arrives; the one after Stop isn't stopped.
+            job.cancelled.wait(60 if not stopped.is_set() else 0)
 
+    stopped = threading.Event()
     monkeypatch.setattr(Job, "put", note)
     page.draw()
     page.wait_for("draw", "^Row ")
     page.button("Stop").click()
     page.wait_for("draw", "^Stopped")
+    stopped.set()
     after = len(rows)
     page.page.wait_for_timeout(2500)
     assert len(rows) <= after + 1 < 24
