@@ -220,6 +220,13 @@ def test_an_unknown_budget_is_refused_by_name(tmp_path: Path) -> None:
         train_embedded(tmp_path, budget="huge")
 
 
+def test_new_codes_take_the_place_of_a_start_s_and_have_to_be_learnt(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="new codes take the place of those of a start"):
+        train_embedded(tmp_path, budget="small", new_codes=True)
+    with pytest.raises(OptionError, match="learnt by both the stages vq and model"):
+        train_embedded(tmp_path, budget="small", start=tmp_path, stages=["model"], new_codes=True)
+
+
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
@@ -292,6 +299,12 @@ def test_the_whole_recipe_runs_and_its_model_loads_in_transformers(tmp_path: Pat
     name = "language.layers.0.attention.qkv.weight"
     assert near(old[name].flatten(), new[name].flatten(), dim=0) > 0.99  # not begun anew
     told = train_embedded(tmp_path / "told", budget="small", start=longer, stages=["model"], seed=1)
+    relaid = train_embedded(tmp_path / "relaid", budget="small", start=longer, new_codes=True)
+    assert JanusPipeline.from_pretrained(relaid)("a cup", output_type="tokens").codes.max() < 11264
+    books = [(folder / "patches.safetensors").read_bytes() for folder in (relaid, longer)]
+    assert books[0] != books[1]
+    with pytest.raises(CheckpointError, match="codes of a run with --new-codes"):
+        train_embedded(tmp_path / "relaid", budget="small", start=longer)
     after = JanusPipeline.from_pretrained(told).model.state_dict()
     moved = {name.split(".")[0] for name in new if not torch.equal(new[name], after[name])}
     assert "language" in moved

@@ -144,8 +144,6 @@ class PatchBook:
                 bare = torch.arange(first, len(self.busy))
                 lying_there = self.places[len(self.places) - len(self.bare) :]
                 kinds.append((~told, bare, self.bare[:, color - 1], lying_there))
-            elif not color:
-                kinds[0] = (torch.ones_like(told), *kinds[0][1:])
             for chosen, numbers, shown, at in kinds:
                 moving = (lying[:, 2] == color) & busy & chosen
                 nearest = nearest_of(lies[moving], torch.cat((shown, APART * at), 1))
@@ -261,10 +259,11 @@ class PatchBook:
 
 
 def tells(busy: Tensor, smooth: Tensor, places: Tensor) -> Tensor:
-    """Which places of coloured things tell their colour: bool [b·n] each, places int64 [b, n, 3].
+    """Which places tell their colour: bool [b·n] each, places int64 [b, n, 3].
 
-    Those on a lattice of the thing, and those beside which nothing else would: not a busy place of
-    the lattice, nor one of smooth, whose codes always tell it.
+    All of things in their own colours; of coloured ones those on a lattice of the thing, and those
+    beside which nothing else would: not a busy place of the lattice, nor one of smooth, whose
+    codes always tell it.
     """
     b, n, _ = places.shape
     lying = places.flatten(0, 1).to(busy.device)
@@ -272,7 +271,7 @@ def tells(busy: Tensor, smooth: Tensor, places: Tensor) -> Tensor:
     side = int(n**0.5)
     telling = (lattice | smooth).view(b, 1, side, side).float()
     beside = F.max_pool2d(telling, 3, 1, 1).flatten() > 0
-    return lattice | ~beside
+    return (lying[:, 2] == 0) | lattice | ~beside
 
 
 def as_drawn(

@@ -49,7 +49,7 @@ DRAWS = {"guidance_scale": 1.5, "temperature": 0.3}
 PATCHES = "patches.safetensors"
 BOOK = 90_000_000  # the first number of the scenes that the codes are laid out over
 SURVEYED = 91_000_000  # and of those that tell what they show
-APART = 100_000_000  # numbers of scenes that lie between two seeds
+BETWEEN_SEEDS = 100_000_000  # how far the scenes of two seeds are apart
 WISHES = (  # what is drawn while the model trains
     "a photo of a zebra",
     "a photo of three red apples",
@@ -223,7 +223,7 @@ def _train(
         easy = 0 if taken is not None else plan.vision.steps * plan.vision.batch // 8
         vision = train_vision(
             config.vision,
-            other(partial(lesson, plan.names, seed * APART + easy)),
+            other(partial(lesson, plan.names, seed * BETWEEN_SEEDS + easy)),
             plan.names,
             (_meanings(embeds, tokenizer, plan.names), _meanings(embeds, tokenizer, world.COLORS)),
             folder / "vision",
@@ -260,7 +260,7 @@ def _train(
 
 def _other(seed: int, scenes: Callable[..., T]) -> Callable[..., T]:
     """The same with other scenes for each seed."""
-    return lambda number, *random: scenes(seed * APART + number, *random)
+    return lambda number, *random: scenes(seed * BETWEEN_SEEDS + number, *random)
 
 
 def _model(
