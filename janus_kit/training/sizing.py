@@ -19,7 +19,7 @@ __all__ = ["STAGES", "fitted", "measured", "sized"]
 log = logging.getLogger(__name__)
 
 STAGES = ("vq", "vision", "model")
-SHARES = (0.4, 0.15, 0.45)  # of the time
+SHARES = (0.3, 0.2, 0.5)  # of the time
 COUNTED, TIMED = 7, 14  # steps; of seven, the VQ stage spends some on each kind of exercise
 
 Schedules = Mapping[str, Schedule]
