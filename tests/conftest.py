@@ -27,7 +27,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each with a
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
     torch.set_num_threads(1)
 
-pytest_plugins = ["checkpoint_parts", "commands", "prompts_parts"]  # their fixtures
+pytest_plugins = ["checkpoint_parts", "commands", "page_parts", "prompts_parts"]  # their fixtures
 
 TEXTS = ["a red cat sits on a blue mat", "what colour is the cat?", "two green dogs and 3 birds"]
 

@@ -4,144 +4,23 @@ What a person sees and does, by role and label; and what the machine must never 
 """
 
 import io
-import os
 import re
-import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from page_parts import LONG, MARKS, PROMPT, Page, shot
 from PIL import Image
 
 from janus_kit import JanusPipeline, Settings, read_settings, save_png
 
 pytest.importorskip("gradio")
 sync = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
-    # Gradio and its server leave sockets to the end of the process.
-    pytest.mark.filterwarnings("default"),
-]
-
-PROMPT = "a bench left of a teddy bear"
-LONG = 120_000  # ms; on a busy machine a picture takes a while
-sync.expect.set_options(timeout=LONG)
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--disable-features=Translate,OptimizationHints,MediaRouter",
-)
-
-
-@pytest.fixture(scope="module")
-def pipe() -> JanusPipeline:
-    return JanusPipeline.from_pretrained()
-
-
-@pytest.fixture(scope="module")
-def url(pipe: JanusPipeline) -> Iterator[str]:
-    from janus_kit.demos.app import opened
-
-    with opened(pipe, port=_free_port(), drain=5) as url:
-        yield url.rstrip("/")
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-class Page:
-    """A tab of the browser on our page, with what it has asked for and complained of."""
-
-    def __init__(self, browser: Any, url: str, **options: Any) -> None:
-        self.url = url
-        self.context = browser.new_context(
-            **{"viewport": {"width": 1280, "height": 900}, **options}
-        )
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(LONG)
-        self.foreign: list[str] = []
-        self.errors: list[str] = []
-        self.page.on("request", self._note)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(url)
-        self.button("Draw").wait_for()
-
-    def _note(self, request: Any) -> None:
-        if not request.url.startswith((self.url, "data:", "blob:")):
-            self.foreign.append(request.url)
-
-    def button(self, name: str) -> Any:
-        return self.page.get_by_role("button", name=name, exact=True).locator("visible=true")
-
-    def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name, exact=True).click()
-
-    def label(self, name: str) -> Any:
-        return self.page.get_by_label(name, exact=True).locator("visible=true").first
-
-    def status(self, part: str) -> Any:
-        return self.page.locator(f"#{part}-status p").locator("visible=true")
-
-    def wait_for(self, part: str, words: str) -> str:
-        self.status(part).filter(has_text=re.compile(words)).wait_for()
-        return str(self.status(part).inner_text())
-
-    def draw(self, prompt: str = PROMPT, seed: str = "8") -> None:
-        self.label("Prompt").fill(prompt)
-        self.label("Seed").fill(seed)
-        self.button("Draw").click()
-
-    def picture(self, selector: str) -> Image.Image:
-        """The file behind a picture on the page, as it was sent."""
-        source = self.page.locator(selector).first.get_attribute("src")
-        data = self.page.request.get(source).body()
-        return Image.open(io.BytesIO(data))
-
-    def toast(self) -> str:
-        box = self.page.get_by_test_id("toast-body").first
-        box.wait_for()
-        text = str(box.inner_text())
-        for close in self.page.get_by_test_id("toast-close").all():
-            close.click()
-        box.wait_for(state="detached")  # it fades, and would be read again
-        return text
-
-
-@pytest.fixture
-def page(browser: Any, url: str) -> Iterator[Page]:
-    page = Page(browser, url)
-    yield page
-    page.context.close()
-    assert page.foreign == []
-    assert page.errors == []
-
-
-def _shot(page: Page, name: str) -> None:
-    """A screenshot for people, where one is asked for."""
-    folder = os.environ.get("JANUS_KIT_SCREENSHOTS")
-    if folder:
-        page.page.screenshot(path=Path(folder) / f"{name}.png")
+pytestmark = MARKS
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -152,8 +31,6 @@ def _is_grey(image: Image.Image) -> bool:
 def test_the_upper_half_is_seen_while_the_lower_is_not_drawn_yet(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     from janus_kit.demos.jobs import Job, Row
 
     seen = threading.Event()
@@ -181,11 +58,11 @@ def test_the_upper_half_is_seen_while_the_lower_is_not_drawn_yet(
         else:
             pytest.fail("no picture was seen half-way")
         assert not _is_grey(image.crop((0, 0, side, side // 3)))
-        shot = page.page.locator("#draw-live img").first.screenshot()
-        _shot(page, "live")
+        taken = page.page.locator("#draw-live img").first.screenshot()
+        shot(page, "live")
     finally:
         seen.set()
-    on_screen = Image.open(io.BytesIO(shot))
+    on_screen = Image.open(io.BytesIO(taken))
     wide, high = on_screen.size
     inner = on_screen.crop((wide // 8, high // 8, wide * 7 // 8, high * 7 // 8))
     middle = inner.height // 2
@@ -195,7 +72,7 @@ def test_the_upper_half_is_seen_while_the_lower_is_not_drawn_yet(
 
 
 def test_a_picture_is_the_one_of_the_api_the_command_line_and_the_server(
-    page: Page, pipe: JanusPipeline, tmp_path: Path
+    page: Page, embedded_pipe: JanusPipeline, tmp_path: Path
 ) -> None:
     import base64
     import subprocess
@@ -208,7 +85,7 @@ def test_a_picture_is_the_one_of_the_api_the_command_line_and_the_server(
     page.draw(seed="8")
     page.wait_for("draw", "^Done in .* Seed 8")
     shown = page.picture("#draw-gallery img").convert("RGB").tobytes()
-    drawn = pipe(PROMPT, seed=8)
+    drawn = embedded_pipe(PROMPT, seed=8)
     assert shown == drawn.images[0].tobytes()
     with page.page.expect_download() as download:
         page.page.locator("#draw-download").click()
@@ -221,14 +98,14 @@ def test_a_picture_is_the_one_of_the_api_the_command_line_and_the_server(
     with Image.open(tmp_path / "out" / "000_8.png") as image:
         assert image.convert("RGB").tobytes() == shown
     body = {"prompt": PROMPT, "seed": 8}
-    with served(build_server(pipe)) as server:
+    with served(build_server(embedded_pipe)) as server:
         answer = httpx.post(f"{server.url}/v1/images/generations", json=body, timeout=LONG / 1000)
     with Image.open(io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))) as image:
         assert image.convert("RGB").tobytes() == shown
 
 
 def test_stop_ends_a_drawing_within_a_row_and_the_next_one_begins(
-    page: Page, pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
+    page: Page, embedded_pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from janus_kit.demos.jobs import Job, Row
 
@@ -267,7 +144,7 @@ def test_several_pictures_are_judged_and_shown_best_first(page: Page) -> None:
     shares = [float(re.match(r"yes ([\d.]+)%", text)[1]) for text in texts]  # type: ignore[index]
     assert len(shares) == 3
     assert shares == sorted(shares, reverse=True)
-    _shot(page, "ranked")
+    shot(page, "ranked")
     with page.page.expect_download() as download:
         page.page.locator("#draw-sheet").click()
     with Image.open(download.value.path()) as sheet:
@@ -299,37 +176,6 @@ def test_the_lower_part_is_varied_and_the_upper_part_stays(page: Page) -> None:
     assert bottom.mean() > top.mean()
 
 
-def test_a_drawn_picture_is_asked_about_and_the_answer_comes_in_pieces(
-    page: Page, pipe: JanusPipeline
-) -> None:
-    page.draw(seed="8")
-    page.wait_for("draw", "^Done in")
-    page.button("Ask about it").click()
-    box = page.page.locator("#ask-box textarea")
-    box.wait_for()
-    box.fill("Describe the picture.")
-    box.press("Enter")
-    bot = page.page.locator("#ask-chat .bot.message, #ask-chat [data-testid=bot]").last
-    drawn = pipe(PROMPT, seed=8).images[0]
-    expected = pipe.ask(drawn, "Describe the picture.")
-    bot.filter(has_text=expected).wait_for()
-    box.fill("How many benches are there?")
-    box.press("Enter")
-    page.page.locator("#ask-chat [data-testid=bot]").nth(1).wait_for()
-    page.button("Stop").and_(page.page.locator("[disabled]")).wait_for()
-    _shot(page, "ask")
-    page.button("New conversation").click()
-    page.page.locator("#ask-chat [data-testid=bot]").first.wait_for(state="detached")
-
-
-def test_an_example_question_works_offline(page: Page) -> None:
-    page.tab("Ask")
-    page.button("What color is the frisbee?").click()
-    page.page.locator("#ask-box .thumbnail-item img, #ask-box img").first.wait_for()
-    page.page.locator("#ask-box textarea").press("Enter")
-    page.page.locator("#ask-chat [data-testid=bot]").first.wait_for()
-
-
 def test_pictures_are_described_in_a_table_and_a_file(page: Page, tmp_path: Path) -> None:
     for name, color in (("one.png", "red"), ("=two.png", "blue")):
         Image.new("RGB", (90, 60), color).save(tmp_path / name)
@@ -340,7 +186,7 @@ def test_pictures_are_described_in_a_table_and_a_file(page: Page, tmp_path: Path
     page.page.locator("#describe-files").filter(has_text="bad").wait_for()
     page.button("Describe").click()
     assert page.wait_for("describe", "^Done") == "Done: 2 captions, 1 could not be read."
-    _shot(page, "describe")
+    shot(page, "describe")
     with page.page.expect_download() as download:
         page.page.locator("#describe-csv").click()
     text = Path(download.value.path()).read_text(encoding="utf-8-sig")
@@ -365,7 +211,7 @@ def test_a_dropped_picture_gives_its_settings_back(page: Page, tmp_path: Path) -
     page.tab("Read")
     page.page.locator("#read-file input[type=file]").set_input_files(tmp_path / "ours.png")
     page.wait_for("read", "^Drawn")
-    _shot(page, "read")
+    shot(page, "read")
     page.button("Use in Draw").click()
     sync.expect(page.label("Prompt")).to_have_value(settings.prompt)
     sync.expect(page.label("Seed")).to_have_value(str(settings.seed))
@@ -387,7 +233,7 @@ def test_a_sweep_is_one_labelled_picture(page: Page) -> None:
     sheet = page.picture("#compare-sheet img")
     assert sheet.size == (2 * (384 + 12) + 12, 384 + 34 + 2 * 12)
     assert not _is_grey(sheet.crop((12, 12, 200, 46)))  # the label
-    _shot(page, "compare")
+    shot(page, "compare")
 
 
 def test_wrong_input_gets_a_sentence_and_loses_nothing(page: Page, tmp_path: Path) -> None:
@@ -421,7 +267,7 @@ def test_there_is_no_serious_barrier_that_is_ours(browser: Any, url: str, scheme
     for tab in ("Draw", "Ask", "Describe", "Read", "Compare"):
         page.tab(tab)
         page.page.wait_for_timeout(400)
-        _shot(page, f"{tab.lower()}-{scheme}")
+        shot(page, f"{tab.lower()}-{scheme}")
         results = axe.Axe().run(page.page).response
         for violation in results["violations"]:
             if violation["impact"] in ("serious", "critical"):
@@ -457,7 +303,7 @@ def test_a_narrow_screen_has_no_sideways_scroll(browser: Any, url: str) -> None:
             choice = page.page.get_by_text(tab, exact=True).locator("visible=true").last
         choice.first.click()
         page.page.wait_for_timeout(300)
-        _shot(page, f"{tab.lower()}-390")
+        shot(page, f"{tab.lower()}-390")
         # What lies beyond the edge is cut off, so the width of the document does not tell.
         edge = page.page.evaluate(EDGE)
         assert 0 < edge <= 390, tab
@@ -474,96 +320,6 @@ def test_the_keyboard_alone_draws(page: Page) -> None:
             break
     page.page.keyboard.press("Enter")
     page.wait_for("draw", "^Done in")
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], Any]]:
-    """Answers wait after their second piece: the pieces so far, and what lets them go on."""
-    import threading
-
-    from janus_kit.demos.jobs import Job
-
-    pieces: list[str] = []
-    go = threading.Event()
-    put = Job.put
-
-    def hold(job: Job, event: object) -> None:
-        put(job, event)
-        if isinstance(event, str):
-            pieces.append(event)
-            if len(pieces) == 2:
-                go.wait(LONG / 1000)
-
-    monkeypatch.setattr(Job, "put", hold)
-    yield pieces, go
-    go.set()
-
-
-def _ask(page: Page, question: str, *pictures: Path) -> Any:
-    """Send a question; the answers on the page."""
-    if pictures:
-        page.page.locator("#ask-box input[type=file]").first.set_input_files(pictures)
-        page.page.locator("#ask-box .thumbnail-item").nth(len(pictures) - 1).wait_for()
-    box = page.page.locator("#ask-box textarea")
-    box.fill(question)
-    box.press("Enter")
-    return page.page.locator("#ask-chat [data-testid=bot]")
-
-
-def test_an_answer_is_seen_growing(
-    page: Page, pipe: JanusPipeline, tmp_path: Path, held: tuple[list[str], Any]
-) -> None:
-    pieces, go = held
-    pipe(PROMPT, seed=8).images[0].save(tmp_path / "drawn.png")
-    expected = pipe.ask(tmp_path / "drawn.png", "Describe the picture.")
-    page.tab("Ask")
-    bot = _ask(page, "Describe the picture.", tmp_path / "drawn.png").last
-    bot.filter(has_text=re.compile(r"\w")).wait_for()
-    page.page.wait_for_timeout(300)
-    begun = bot.inner_text().strip()
-    assert len(pieces) == 2
-    assert expected.startswith(begun)
-    assert len(begun) < len(expected)
-    go.set()
-    bot.filter(has_text=expected).wait_for()
-
-
-def test_stop_ends_an_answer_and_the_next_question_is_answered(
-    page: Page, tmp_path: Path, held: tuple[list[str], Any]
-) -> None:
-    pieces, go = held
-    Image.new("RGB", (90, 60), "red").save(tmp_path / "red.png")
-    page.tab("Ask")
-    bots = _ask(page, "Describe the picture.", tmp_path / "red.png")
-    bots.last.filter(has_text=re.compile(r"\w")).wait_for()
-    page.button("Stop").click()
-    page.wait_for("ask", "^Stopped")
-    page.page.wait_for_timeout(300)  # the worker hears of it
-    go.set()
-    page.page.wait_for_timeout(1500)
-    assert len(pieces) <= 3
-    _ask(page, "Is it red?").nth(1).filter(has_text=re.compile(r"\w")).wait_for()
-    page.button("Stop").and_(page.page.locator("[disabled]")).wait_for()
-
-
-def test_two_pictures_are_asked_about_and_the_second_turn_knows_them(
-    page: Page, pipe: JanusPipeline, tmp_path: Path
-) -> None:
-    for name, seed in (("a", 8), ("b", 9)):
-        pipe(PROMPT if name == "a" else "four pizzas", seed=seed).images[0].save(
-            tmp_path / f"{name}.png"
-        )
-    paths = [tmp_path / "a.png", tmp_path / "b.png"]
-    first = {"role": "user", "content": "What do you see?", "images": [*map(pipe.view, paths)]}
-    one = pipe.chat([first], max_new_tokens=128)
-    turns = [first, {"role": "assistant", "content": one}]
-    two = pipe.chat([*turns, {"role": "user", "content": "What else?"}], max_new_tokens=128)
-    page.tab("Ask")
-    bots = _ask(page, "What do you see?", *paths)
-    bots.first.filter(has_text=one).wait_for()
-    sync.expect(page.page.locator("#ask-chat [data-testid=user] img")).to_have_count(2)
-    page.button("Stop").and_(page.page.locator("[disabled]")).wait_for()
-    _ask(page, "What else?").nth(1).filter(has_text=two).wait_for()
 
 
 def test_a_seed_is_shown_reused_and_drawn_anew(page: Page) -> None:
