@@ -82,6 +82,7 @@ def test_a_saved_book_gives_the_same_codes_and_another_file_is_refused(tmp_path:
     assert torch.equal(book.bare, again.bare)
     assert (book.ground, book.own, book.colors) == (again.ground, again.own, again.colors)
     assert [path.name for path in tmp_path.iterdir()] == ["patches.safetensors"]
+    assert (tmp_path / "patches.safetensors").stat().st_mode & 0o777 == 0o644
     older = with_no_bare_forms(book)
     older.save(tmp_path / "patches.safetensors")
     assert PatchBook.load(tmp_path / "patches.safetensors").bare.shape == (0, 10, 192)

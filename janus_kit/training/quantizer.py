@@ -105,6 +105,7 @@ class PatchBook:
         tensors = {name: as_bytes(rows).contiguous() for name, rows in parts.items()}
         tensors["places"] = self.places.contiguous()
         save_file(tensors, part, {"book": json.dumps(shape)})  # two would stand in any order
+        part.chmod(0o644)  # safetensors writes for the owner alone
         part.replace(path)
 
     @torch.no_grad()
