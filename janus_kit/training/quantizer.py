@@ -122,7 +122,7 @@ class PatchBook:
         codes = torch.empty(len(found), dtype=torch.long, device=pixels.device)
         if places is None:
             codes[~busy] = nearest_of(found[~busy].mean(-1), self.calm)
-            colored = self.busy[: len(self.busy) - len(self.bare)]
+            colored = self.busy[: self.first_bare - len(self.calm)]
             codes[busy] = len(self.calm) + nearest_of(found[busy].flatten(1), colored)
             return codes.view(len(pixels), -1)
         lying = places.flatten(0, 1).to(pixels.device)
@@ -135,7 +135,7 @@ class PatchBook:
             smooth = ~busy & (lying[:, 2] > 0)
             smooth[~busy] &= codes[~busy] >= self.ground
             told = tells(busy, smooth, places)
-        own, first = self.own[1], len(self.busy) - len(self.bare)
+        own, first = self.own[1], self.first_bare - len(self.calm)
         lies = torch.cat((found.flatten(1), APART * lying[:, :2].to(found)), 1)
         for color in range(self.colors + 1):
             forms = self.codes_of(color)[1] - len(self.calm)
@@ -174,15 +174,20 @@ class PatchBook:
         if len(self.bare):
             color, bare = self.nearest_colors(codes), self.is_bare(codes)
             there = bare & (color > 0)
-            numbers = codes[there] - (len(self.calm) + len(self.busy) - len(self.bare))
+            numbers = codes[there] - self.first_bare
             shown[there] = self.bare[numbers, color[there] - 1]
         cut = shown.view(-1, side, side, 3, small, small)
         pixels = cut.permute(0, 3, 1, 4, 2, 5).reshape(len(codes), 3, side * small, side * small)
         return F.interpolate(pixels, scale_factor=SHRINK, mode="bilinear")
 
+    @property
+    def first_bare(self) -> int:
+        """The number of the first code that is bare; how many codes there are where none is."""
+        return len(self.calm) + len(self.busy) - len(self.bare)
+
     def is_bare(self, codes: Tensor) -> Tensor:
         """Which codes tell no colour though their thing has one of the ten."""
-        return codes >= len(self.calm) + len(self.busy) - len(self.bare)
+        return codes >= self.first_bare
 
     def colors_of(self, codes: Tensor) -> Tensor:
         """The colours that codes tell, from 1; 0 for none."""
@@ -218,7 +223,7 @@ class PatchBook:
         calm = len(self.calm)
         return (
             slice(self.ground + self.own[0], calm),
-            slice(calm + self.own[1], calm + len(self.busy) - len(self.bare)),
+            slice(calm + self.own[1], self.first_bare),
         )
 
     def whole(self) -> Tensor:

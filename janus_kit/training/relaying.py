@@ -41,8 +41,7 @@ def sources(old: PatchBook, new: PatchBook) -> Tensor:
         rows, shown = (
             torch.cat((book.bare.flatten(1), far * at), 1) for book, at in ((new, bare), (old, was))
         )
-        first = calm + len(old.busy) - len(old.bare)
-        bares = [first + nearest_of(rows, shown)] * colors
+        bares = [old.first_bare + nearest_of(rows, shown)] * colors
     return torch.cat((kept, torch.cat(told)[:, None].expand(-1, colors), torch.stack(bares, 1)))
 
 
