@@ -1,5 +1,6 @@
 """Checks of the numbers that users give, shared by all calls."""
 
+import importlib.util
 import secrets
 from collections.abc import Iterable
 
@@ -7,10 +8,16 @@ import torch
 
 from janus_kit.errors import OptionError, PromptError
 
-__all__ = ["BATCH", "SEEDS", "batch_rows", "first_seed", "texts", "whole"]
+__all__ = ["BATCH", "SEEDS", "batch_rows", "first_seed", "needs", "texts", "whole"]
 
 BATCH = 4096  # rows; no device holds the caches of more
 SEEDS = 2**63  # seeds lie below this, so that seed + i stays what a torch.Generator takes
+
+
+def needs(package: str, extra: str) -> None:
+    """Raise OptionError, which says how to get it, where a package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise OptionError(f"this needs {package}; pip install 'janus-kit[{extra}]'")
 
 
 def whole(name: str, value: object, low: int, high: int) -> int:

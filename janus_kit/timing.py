@@ -48,7 +48,9 @@ def bench(
     """
     from janus_kit.bench.run import PEERS, show, write
     from janus_kit.bench.run import bench as run
+    from janus_kit.options import needs
 
+    needs("transformers", "score")
     result = run(
         shape,
         model=model,

@@ -71,6 +71,21 @@ def test_a_run_is_sized_by_a_trial_and_remembers_its_plan(tmp_path: Path) -> Non
     assert len(runs) == 2
 
 
+def test_a_trial_that_was_killed_is_made_anew(tmp_path: Path) -> None:
+    plan = Schedule(steps=5, batch=1, rate=1e-3, warmup=20)
+    schedules = dict.fromkeys(STAGES, plan)
+
+    def killed(given: Mapping[str, Schedule], folder: Path) -> Mapping[str, Path]:
+        if given["vq"].counted:
+            return run(given, folder)
+        run({"vq": given["vq"]}, folder)  # and no other stage
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sized(schedules, 0.5, tmp_path, killed)
+    assert sized(schedules, 0.5, tmp_path, run)["model"].steps > TIMED
+
+
 def test_too_few_minutes_and_another_file_are_refused(tmp_path: Path) -> None:
     rates = {name: Rate(seconds=2.0, gigaflop=1.0) for name in STAGES}
     steps = fitted(rates, 100)

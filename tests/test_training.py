@@ -113,6 +113,35 @@ def test_batches_made_ahead_by_workers_give_the_very_same_weights(
     assert len(list(seen.iterdir())) == 30
 
 
+def test_kernels_learn_the_same_with_their_channels_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("janus_kit.training.loop.quick_in_half", lambda device: False)
+    begun = Fit().state_dict()
+    plain = learn(tmp_path / "plain", 8)
+    module = Fit().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert not module.inside.weight.is_contiguous()
+    last = learn(tmp_path / "last", 8, module=module)
+    for name, weights in plain.items():
+        assert torch.allclose(last[name], weights, atol=1e-5)
+        assert not torch.equal(weights, begun[name])
+
+
+def test_a_kernel_that_no_matrix_can_show_is_refused() -> None:
+    module = Fit()
+    module.inside.weight.data = (
+        module.inside.weight.data.transpose(0, 2).contiguous().transpose(0, 2)
+    )
+    with pytest.raises(ValueError, match="no matrix can be a view of it"):
+        optimizers(module, lambda name: name.startswith("inside"), 1e-2)
+
+
+def test_what_a_kill_in_the_middle_of_a_save_left_behind_goes(tmp_path: Path) -> None:
+    (tmp_path / ".state.pt.123").write_bytes(b"half")
+    fit(tmp_path, 2)
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
 def test_what_takes_no_part_in_a_step_stays_as_it_is(tmp_path: Path) -> None:
     class Turns(Fit):
         """The kernel takes part in every fourth step alone."""
@@ -293,8 +322,10 @@ def test_the_whole_recipe_runs_and_its_model_loads_in_transformers(tmp_path: Pat
     for name in ("tokenizer.json", "patches.safetensors"):
         assert (longer / name).read_bytes() == (folder / name).read_bytes()
     old, new = (JanusPipeline.from_pretrained(path).model.state_dict() for path in (folder, longer))
-    moved = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
-    assert {"language", "vision", "vq", "code_head"} <= moved
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert {"language", "vision", "vq", "code_head"} <= {name.split(".")[0] for name in moved}
+    kernels = {name for name in old if name.startswith("vq.") and name.endswith("conv1.weight")}
+    assert {name for name in kernels if "encoder" not in name} <= moved
     near = torch.nn.functional.cosine_similarity
     name = "language.layers.0.attention.qkv.weight"
     assert near(old[name].flatten(), new[name].flatten(), dim=0) > 0.99  # not begun anew

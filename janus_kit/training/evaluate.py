@@ -17,6 +17,7 @@ from PIL import Image
 from janus_kit import loading
 from janus_kit.bench.peers import Ours, Theirs, agreement
 from janus_kit.bench.run import difference, medians, processor
+from janus_kit.options import needs
 from janus_kit.pipeline import CAPTION, JanusPipeline
 from janus_kit.prompts import Message, chat_ids
 from janus_kit.scoring.colors import PixelColors
@@ -65,8 +66,10 @@ def evaluate(
     built in, by GenEval's verdict, with counting at the threshold of the rest. Nothing looked at is
     in training. out: a JSON file for the result.
 
-    Raises JanusKitError where the picture bank, the detector or the foreign sets cannot be had.
+    Raises JanusKitError where transformers, the picture bank, the detector or the foreign sets
+    cannot be had.
     """
+    needs("transformers", "score")  # which the costs are measured beside
     fetch_efficientdet()
     detector = open_detector("efficientdet")
     begin = time.perf_counter()

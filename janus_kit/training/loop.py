@@ -96,25 +96,33 @@ def optimizers(
 ) -> tuple[torch.optim.Optimizer, ...]:
     """Muon (Jordan et al., 2024) for the matrices and kernels inside, AdamW for all else.
 
-    Muon moves a kernel as the matrix [out, in·h·w]. It needs fewer steps than AdamW, and steps are
-    what a CPU has few of.
+    Muon moves a kernel as the matrix [out, in·h·w], its columns in the order in which they lie in
+    memory. It needs fewer steps than AdamW, and steps are what a CPU has few of.
     """
     kernels = [
         p for n, p in module.named_parameters() if p.requires_grad and p.dim() > 1 and inside(n)
     ]
     chosen = {id(p) for p in kernels}
     others = [p for p in module.parameters() if p.requires_grad and id(p) not in chosen]
-    views = [nn.Parameter(p.data.flatten(1)) for p in kernels]  # the same memory, in two dimensions
+    views = [nn.Parameter(_matrix(p.data, p)) for p in kernels]
+    if any(v.data_ptr() != p.data_ptr() for v, p in zip(views, kernels, strict=True)):
+        raise ValueError("a kernel lies in memory such that no matrix can be a view of it")
 
     def lend_gradients(*_: Any) -> None:
         for view, kernel in zip(views, kernels, strict=True):
-            view.grad = None if kernel.grad is None else kernel.grad.flatten(1)
+            view.grad = None if kernel.grad is None else _matrix(kernel.grad, kernel)
 
     quick = all(quick_in_half(kernel.device) for kernel in kernels)
     chosen_muon = torch.optim.Muon if quick else Muon32
     muon = chosen_muon(views, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     muon.register_step_pre_hook(lend_gradients)
     return muon, torch.optim.AdamW(others, lr=rate / 2, betas=(0.9, 0.95), weight_decay=0.0)
+
+
+def _matrix(values: Tensor, kernel: Tensor) -> Tensor:
+    """A kernel's values, or its gradient's, as rows whose order is that of the kernel's memory."""
+    last = kernel.dim() == 4 and not kernel.is_contiguous()  # its channels
+    return (values.permute(0, 2, 3, 1) if last else values).flatten(1)
 
 
 def save_atomically(data: Any, path: Path) -> None:
@@ -164,6 +172,9 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
     average = Average(plain, stage.average)
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "state.pt"
+    if accelerator.is_main_process:
+        for left in folder.glob(f".{state.name}.*"):  # of a run that was killed while it saved
+            left.unlink(missing_ok=True)
     first = _resume(state, plain, optimizers, average) if state.exists() else 0
     base = [[group["lr"] for group in optimizer.param_groups] for optimizer in stage.optimizers]
     schedule = stage.schedule

@@ -1,7 +1,6 @@
 """How the embedded model is made, from nothing to a folder: `janus-kit train embedded`."""
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ from janus_kit.config import PRESETS
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.model import Janus
+from janus_kit.options import needs
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import language, painting, world
 from janus_kit.training.bank.make import make_bank
@@ -56,7 +56,7 @@ WISHES = (  # what is drawn while the model trains
     "a photo of a purple umbrella and a black car",
     "a photo of a bench left of a teddy bear",
 )
-SHARD = 15_000_000  # bytes of weights in a file of a run: machines lent out give back small files
+SHARD = 15_000_000  # bytes of weights in a file of a run, for places that limit a file's size
 WHOLE = 100_000_000  # and of what is shipped: one file
 PATCH = 16  # pixels on the side of a place of the encoder
 QUESTIONS = 14  # conversations of one turn about a picture, besides the description
@@ -163,9 +163,11 @@ def train_embedded(
     the others stay as they are in start. seed: another one has other scenes looked at. new_codes:
     the forms of coloured things get other codes than they have in start.
 
-    Raises OptionError for an unknown budget or stage, minutes that are too few, a stage left out or
-    new codes without a start, CheckpointError for a start that is no such model.
+    Raises OptionError where accelerate is missing, for an unknown budget or stage, minutes that are
+    too few, a stage left out or new codes without a start, CheckpointError for a start that is no
+    such model.
     """
+    needs("accelerate", "train")
     if budget not in BUDGETS:
         raise OptionError(f"budget must be {', '.join(BUDGETS)}, not {budget!r}")
     if not stages or not set(stages) <= set(STAGES):
@@ -197,14 +199,19 @@ def _train(
     plan: Budget, folder: Path, *, target: Path | None, start: Path | None, seed: int
 ) -> Path:
     """train_embedded by a plan."""
+    from accelerate import PartialState
+
     painting.bank()  # before anything is begun without it
     config = PRESETS[plan.preset]
     folder.mkdir(parents=True, exist_ok=True)
     words = folder / "tokenizer"
-    taken = None if start is None else _take(start, folder, words, plan)
-    if not (words / "tokenizer.json").exists():
-        train_tokenizer(texts(plan.names), config.language.vocab_size, words)
-    tokenizer = Tokenizer.from_folder(words, config.language.vocab_size)
+    state = PartialState()
+    with state.main_process_first():
+        taken = None if start is None else _take(start, folder, words, plan)
+        if not (words / "tokenizer.json").exists():
+            train_tokenizer(texts(plan.names), config.language.vocab_size, words)
+        tokenizer = Tokenizer.from_folder(words, config.language.vocab_size)
+    state.wait_for_everyone()
     known = None
     if taken is not None and plan.new_codes and start is not None:
         if taken.config != config:
@@ -253,8 +260,11 @@ def _train(
             taken=None if whole is None else whole.vq,
         )
         janus.vq.load_state_dict(vq.state_dict())
-    made = export(janus, words, target or folder / "model", SHARD if target is None else WHOLE)
-    book.save(patches_of(made))
+    made = target or folder / "model"
+    if state.is_main_process:
+        export(janus, words, made, SHARD if target is None else WHOLE)
+        book.save(patches_of(made))
+    state.wait_for_everyone()
     return made
 
 
@@ -332,7 +342,9 @@ def _take(start: Path, folder: Path, words: Path, plan: Budget) -> Janus:
             kept.save(path)
     words.mkdir(exist_ok=True)
     for name in ("tokenizer_config.json", "tokenizer.json"):
-        shutil.copyfile(start / name, words / name)
+        text, copy = (start / name).read_bytes(), words / name
+        if not copy.exists() or copy.read_bytes() != text:  # another process may be reading it
+            copy.write_bytes(text)
     return janus.requires_grad_(True)
 
 

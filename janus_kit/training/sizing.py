@@ -54,8 +54,11 @@ def sized(
     path = folder / "plan.json"
     if path.exists():
         return _read(schedules, path)
-    rates = measured(schedules, folder / "trial", run)
     state = PartialState()
+    if state.is_main_process:  # a trial that was killed has steps of both kinds
+        shutil.rmtree(folder / "trial", ignore_errors=True)
+    state.wait_for_everyone()
+    rates = measured(schedules, folder / "trial", run)
     plan = broadcast_object_list([fitted(rates, minutes)])[0]
     if state.is_main_process:
         report = {
