@@ -1,8 +1,12 @@
 """The native step against the PyTorch one that it stands in for."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -254,6 +258,25 @@ def test_threads_share_a_step() -> None:
     assert all(torch.equal(found[number], expected) for number in range(4))
 
 
+def test_fewer_threads_than_before_are_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    janus = random_janus()
+    step = native_step(janus, "code")
+    assert step is not None
+    cache, _ = caches(janus, torch.ones(2, 7, dtype=torch.bool), 40)
+    stores = (cache.keys, cache.values, cache.angles, cache.padding)
+    ran: list[int] = []
+    call = _Threads.call
+    monkeypatch.setattr(
+        _Threads,
+        "call",
+        lambda self, run, steps=1: call(self, lambda n: (ran.append(n), run(n))[1], steps),
+    )
+    for position, threads in enumerate((3, 1, 2), 7):
+        monkeypatch.setattr(native_steps.torch, "get_num_threads", lambda n=threads: n)
+        step(torch.randn(2, 32), *stores, position)
+    assert ran == [3, 1, 2]  # room is made for no more
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_another_number_of_threads_is_tried_for_a_part_of_a_row(
     monkeypatch: pytest.MonkeyPatch, begun: bool
@@ -310,3 +333,20 @@ def test_the_number_of_threads_is_the_one_that_was_faster(monkeypatch: pytest.Mo
     for _ in range(4000):
         chosen.call(step)
     assert calls[2000:].count(2) > 1900
+
+
+def test_a_step_does_all_of_its_work_with_fewer_threads_than_it_asked_for() -> None:
+    script = (
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_native import caches, random_janus, run\n"
+        "from janus_kit.steps import native_step\n"
+        "janus = random_janus()\n"
+        "step = native_step(janus, 'code')\n"
+        "cache, spare = caches(janus, torch.ones(2, 7, dtype=torch.bool), 40)\n"
+        "embeds = torch.randn(2, 3, 32)\n"
+        "found = [run(janus, step, embeds, c, n) for c, n in ((cache, 1), (spare, 3))]\n"
+        "assert torch.equal(*found)\n"
+    )
+    environment = {**os.environ, "OMP_THREAD_LIMIT": "1"}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)

@@ -70,7 +70,7 @@ EVERY_CPU void janus_attend(const float *q, const float *k, const float *v, floa
                             int64_t b, int64_t heads, int64_t kv_heads, int64_t t, int64_t size,
                             int64_t wide, float *scratch, int64_t threads) {
     PARALLEL(threads) {
-        int self = SELF, all = (int)threads;
+        int self = SELF, all = TEAM;
         float *turned = scratch + self * (size + QUERIES) * wide, *scores = turned + size * wide;
         for (int64_t item = self; item < b * heads; item += all) {
             int64_t row = item / heads, head = item % heads, kv = head / (heads / kv_heads);

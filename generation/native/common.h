@@ -9,11 +9,14 @@
 #define PRAGMA(x) _Pragma(#x)
 #ifdef _OPENMP
 int omp_get_thread_num(void); /* no omp.h, so that a compiler without it will do */
+int omp_get_num_threads(void);
 #define SELF omp_get_thread_num()
+#define TEAM omp_get_num_threads() /* there may be fewer than were asked for */
 #define PARALLEL(n) PRAGMA(omp parallel num_threads(n))
 #define WAIT PRAGMA(omp barrier)
 #else
 #define SELF 0
+#define TEAM 1
 #define PARALLEL(n)
 #define WAIT
 #endif

@@ -29,7 +29,7 @@ void janus_pack(int64_t kind, const void *w, int64_t half, int64_t n, int64_t k,
     int64_t groups = whole(k, GROUP) / GROUP, blocks = whole(n, CHANNELS) / CHANNELS;
     int four = kind == INT4;
     PARALLEL(threads) {
-        for (int64_t b = SELF; b < blocks; b += threads)
+        for (int64_t b = SELF; b < blocks; b += TEAM)
             for (int64_t c = 0; c < CHANNELS; c++) {
                 int64_t j = b * CHANNELS + c;
                 float row[GROUP], most = 0, scale = 0;

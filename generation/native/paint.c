@@ -173,7 +173,7 @@ void janus_conv(const Conv *c, float *scratch, int64_t threads) {
     if ((c->level & 3) == AVX512) by = multiply_avx512;
 #endif
     PARALLEL(threads) {
-        for (int64_t i = SELF; i < rows; i += threads) strip(c, i * TILE, scratch + SELF * each, by);
+        for (int64_t i = SELF; i < rows; i += TEAM) strip(c, i * TILE, scratch + SELF * each, by);
     }
 }
 
@@ -223,7 +223,7 @@ void janus_norm(const float *x, int64_t n, int64_t channels, int64_t groups, con
     double *all = scratch; /* [PARTS, 2, channels] */
     memset(all, 0, sizeof(double) * PARTS * 2 * (size_t)channels);
     PARALLEL(threads) {
-        for (int64_t p = SELF; p < PARTS; p += threads) {
+        for (int64_t p = SELF; p < PARTS; p += TEAM) {
             int64_t from = n * p / PARTS, to = n * (p + 1) / PARTS;
             sums(x + from * channels, to - from, channels, all + p * 2 * channels,
                  all + (p * 2 + 1) * channels);

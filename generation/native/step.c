@@ -238,7 +238,7 @@ void janus_step(const Shape *s, const Layer *layers, const Head *head, int64_t r
     Room m = rooms(s, rows, scratch);
     memcpy(m.x, embeds, (size_t)(rows * s->hidden) * sizeof(float));
     PARALLEL(threads) {
-        int self = SELF, all = (int)threads;
+        int self = SELF, all = TEAM;
         one_step(s, layers, head, rows, store, position, m, logits, self, all);
     }
 }
@@ -277,7 +277,7 @@ void janus_draw(const Shape *s, const Layer *layers, const Head *head, int64_t r
                 int64_t threads) {
     Room m = rooms(s, rows, scratch);
     PARALLEL(threads) {
-        int self = SELF, all = (int)threads;
+        int self = SELF, all = TEAM;
         int64_t pictures = rows / w->copies, d = s->hidden, at = position;
         for (int64_t t = 0; t < w->count; t++) {
             if (t || w->before) {
@@ -309,7 +309,7 @@ int64_t janus_ready(int64_t k) { return ready_size(k); }
 void janus_linear(int64_t kind, int64_t level, const Piece *piece, float *x, float *y,
                             char *ready, int64_t rows, int64_t k, int64_t threads) {
     PARALLEL(threads) {
-        int self = SELF, all = (int)threads;
+        int self = SELF, all = TEAM;
         EACH_ROW prepare(kind, level, x + r * k, ready + r * ready_size(k), k);
         WAIT
         linear(kind, level, piece, 1, 0, x, ready, y, rows, piece->n, k, self, all);
@@ -336,7 +336,7 @@ EVERY_CPU int64_t janus_read(const int64_t *data, int64_t n, int64_t threads) {
     int64_t found = 0;
     PARALLEL(threads) {
         int64_t from, to, sum = 0;
-        share(n / 8, 64, SELF, (int)threads, &from, &to);
+        share(n / 8, 64, SELF, TEAM, &from, &to);
         for (int64_t i = from; i < to; i++) sum += data[i];
         PRAGMA(omp atomic)
         found += sum;

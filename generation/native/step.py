@@ -97,7 +97,8 @@ class _Threads:
     """
 
     def __init__(self, many: int) -> None:
-        self.now, self.other = max(1, many), 1
+        self.most = self.now = max(1, many)
+        self.other = 1
         self.seconds = dict.fromkeys((self.now, self.other), float("inf"))
         self.steps, self.trial, self.delay = 0, 2, TRIAL
 
@@ -236,7 +237,7 @@ class NativeStep:
                 ctypes.c_int64(threads),
             )
 
-        self._run(run, 1, threads)
+        self._run(run, 1, threads, most)
         return logits
 
     def draw(
@@ -263,7 +264,8 @@ class NativeStep:
         [out, hidden] in fp32 or bfloat16. The rest is as in a step. The codes are those of
         sampling.guide and sampling.choose with the whole codebook.
         """
-        if threads is None and noise.shape[1] > TRIED and self._many().due:
+        most = threads or torch.get_num_threads()
+        if threads is None and noise.shape[1] > TRIED and self._many(most).due:
             # Where it is slower, another number of threads is to cost no row.
             go = partial(
                 self.draw,
@@ -298,7 +300,6 @@ class NativeStep:
             guidance=guidance,
             temperature=temperature,
         )
-        most = threads or torch.get_num_threads()
         shape, store, scratch = self._prepared(len(logits), keys, values, angles, padding, most)
 
         def run(threads: int) -> None:
@@ -315,7 +316,7 @@ class NativeStep:
                 ctypes.c_int64(threads),
             )
 
-        self._run(run, noise.shape[1], threads)
+        self._run(run, noise.shape[1], threads, most)
         return codes, bool(work.finite)
 
     def _prepared(
@@ -334,15 +335,15 @@ class NativeStep:
         places = [tensor.data_ptr() for tensor in (angles, padding)]
         return shape, _Store(keys.data_ptr(), values.data_ptr(), slots, *places), scratch
 
-    def _many(self) -> _Threads:
-        """What chooses from one thread and as many as torch has now."""
-        most = torch.get_num_threads()
-        if most not in self._threads.seconds:
+    def _many(self, most: int) -> _Threads:
+        """What chooses from one thread and so many."""
+        if self._threads.most != most:
             self._threads = _Threads(most)
         return self._threads
 
-    def _run(self, run: Callable[[int], None], steps: int, threads: int | None) -> None:
+    def _run(self, run: Callable[[int], None], steps: int, threads: int | None, most: int) -> None:
+        """run with so many threads, or for None with those that are quickest, most at most."""
         if threads is None:
-            self._many().call(run, steps)
+            self._many(most).call(run, steps)
         else:
             run(threads)
