@@ -191,9 +191,25 @@ def sample(
     on_row gets the codes so far, [b, k·√n], once a row of the picture, and stops the run by
     answering False; the codes so far are then returned. It may also answer for each picture: those
     that need not go on have -1 from there, and a model with a method keep, int64 [k] -> bool, is
-    told which of its rows remain; it says whether it can do without the others. Raises
-    GenerationError when the model's logits are not finite, naming the place.
+    told which of its rows remain; it says whether it can do without the others. A method close is
+    called at the end, however that comes. Raises GenerationError when the model's logits are not
+    finite, naming the place.
     """
+    try:
+        return _sample(model, noise, options, on_row, initial)
+    finally:
+        close = getattr(model, "close", None)
+        if close is not None:
+            close()
+
+
+def _sample(
+    model: CodeModel | RowModel,
+    noise: Tensor,
+    options: SamplingOptions,
+    on_row: Callable[[Tensor], bool | Sequence[bool]] | None,
+    initial: Tensor | None,
+) -> Tensor:
     count = noise.shape[1]
     side = math.isqrt(count)
     logits: Tensor | None = model.start()

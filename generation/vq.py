@@ -192,7 +192,8 @@ class VQTokenizer(nn.Module):
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """The codes closest to unit vectors: [b, n, code_dim] -> [b, n] int64."""
-        book = F.normalize(self.codebook.weight.float(), dim=-1)
+        every = torch.arange(self.config.codebook_size, device=vectors.device)
+        book = F.normalize(self.codebook(every).float(), dim=-1)  # called: it may be offloaded
         # On the unit sphere the nearest vector is the one with the largest dot product.
         return (vectors.float() @ book.T).argmax(-1)
 

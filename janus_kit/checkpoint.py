@@ -66,6 +66,7 @@ def load(
     packed = PackedFile(folder, variant.bits) if variant.bits else None
     size = sum(path.stat().st_size for path in weight_files(folder))
     mapped = device.type == "cpu" and dtype == source.dtype and size >= MAPPED
+    mapped &= not variant.offload  # whose hooks know the weights of modules that are called
     model = source.model
     for name in PARTS[variant.components]:
         _replace(model, name, Absent(variant.components))
@@ -112,9 +113,10 @@ def save(
 
     draws: guidance_scale and temperature at which it draws best, for its generation_config.json.
 
-    Raises OptionError for a model that is not whole or whose weights are quantized.
+    Raises OptionError for a model that is not whole or whose weights are quantized or offloaded.
     """
-    if any(isinstance(module, Absent | Packed) for module in model.modules()):
+    odd = any(isinstance(module, Absent | Packed) for module in model.modules())
+    if odd or model.held or any(type(p.data) is not torch.Tensor for p in model.parameters()):
         raise OptionError("only a whole model in its own dtype can be saved; load it plainly first")
     state = model.state_dict()
     with _replaced(folder) as new:

@@ -65,17 +65,22 @@ class DrawingOutput:
     ) -> list[Path]:
         """Write every picture as a PNG with its settings inside; returns the paths.
 
-        Each file appears whole or not at all. Raises OptionError unless output_type was "pil".
+        Each file appears whole or not at all, in place of one that had its name. Raises OptionError
+        unless output_type was "pil", and for a name that does not tell the pictures apart.
         """
         if not isinstance(self.images, list):
             raise OptionError('save needs output_type="pil"')
+        try:
+            names = [name.format(index=i, seed=s.seed) for i, s in enumerate(self.settings)]
+        except (AttributeError, IndexError, KeyError, ValueError) as error:
+            raise OptionError(f"name may hold {{index}} and {{seed}}; {name!r} does not") from error
+        if len(set(names)) < len(names):
+            raise OptionError(f"name {name!r} is the same for several pictures; add {{index}}")
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        paths = []
-        for index, (image, settings) in enumerate(zip(self.images, self.settings, strict=True)):
-            path = target / name.format(index=index, seed=settings.seed)
+        paths = [target / each for each in names]
+        for image, path, settings in zip(self.images, paths, self.settings, strict=True):
             save_png(image, path, settings)
-            paths.append(path)
         return paths
 
 
@@ -205,9 +210,14 @@ def beginnings(initial: object, count: int, config: JanusConfig) -> Tensor | Non
 
 
 def goes_on(answer: object, count: int) -> list[bool]:
-    """Which of count pictures are drawn on, by what a callback answers: for all, or for each."""
+    """Which of count pictures are drawn on, by what a callback answers: for all, or for each.
+
+    Python's, NumPy's and torch's False stop; whatever else a callback may return does not.
+    """
+    if isinstance(answer, Tensor | np.ndarray):
+        answer = answer.tolist()
     if not isinstance(answer, list | tuple):
-        return [answer is not False] * count
+        return [not (isinstance(answer, bool | np.bool_) and not answer)] * count
     if len(answer) != count:
         raise OptionError(
             f"callback_on_step_end answered for {len(answer)} pictures; the batch has {count}"
@@ -309,7 +319,7 @@ class BatchDecoder:
         drawn = None
         if codes.is_cuda:
             drawn = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            drawn.record()
+            drawn.record(torch.cuda.current_stream(codes.device))
         self.parts.append(self.thread.submit(self._decode, codes, drawn))
 
     def _decode(self, codes: Tensor, drawn: Any) -> Any:

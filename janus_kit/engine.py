@@ -148,9 +148,6 @@ class CodeDrawer:
         if self.steps is not None:
             codes, finite = self.steps.draw(self.model, logits, before, noise)
             decoder.filled = self.steps.filled
-            if decoder.filled + 1 >= decoder.first + self.model.config.codes:
-                self.steps.give_back()
-                self.steps = None
             return codes, finite
         if decoder.native is None or options.top_k or options.top_p < 1:
             return draw_one_by_one(self, logits, before, noise, options)
@@ -171,6 +168,12 @@ class CodeDrawer:
         )
         decoder.filled += noise.shape[1] - (before is None)
         return drawn, torch.tensor(good)
+
+    def close(self) -> None:
+        """Let the next call have the steps."""
+        if self.steps is not None:
+            self.steps.taken.release()
+            self.steps = None
 
     def _lent(self, options: SamplingOptions) -> Steps | None:
         decoder = self.decoder

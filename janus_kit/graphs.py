@@ -20,7 +20,7 @@ from torch import Tensor
 from janus_kit.generation.sampling import SamplingOptions, choose, guide, on_device
 from janus_kit.model import Cache, Janus
 
-__all__ = ["Steps", "TextSteps", "lend", "lend_text", "replays"]
+__all__ = ["Steps", "TextSteps", "forget", "lend", "lend_text", "replays"]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ WARM_UP = 3  # steps before a capture, in which libraries choose their kernels
 _kept: WeakKeyDictionary[Janus, dict[Any, "Steps"]] = WeakKeyDictionary()
 _texts: WeakKeyDictionary[Janus, "TextSteps"] = WeakKeyDictionary()
 _lock = Lock()
-_capturing = Lock()  # all threads capture on one stream of torch's
+_capturing = Lock()  # one thread at a time
 
 
 def replays(model: Janus) -> bool:
@@ -71,6 +71,13 @@ def lend_text(model: Janus, rows: int, slots: int) -> "TextSteps | None":
             kept = _texts[model] = TextSteps(model, _empty(model, rows, slots))
         kept.taken.acquire()
         return kept
+
+
+def forget(model: Janus) -> None:
+    """Let go of what was kept of a model: graphs know its weights by their addresses."""
+    with _lock:
+        _kept.pop(model, None)
+        _texts.pop(model, None)
 
 
 def _whole(count: int) -> int:
@@ -115,7 +122,8 @@ class Graphs:
     """
 
     def __init__(self, model: Janus, step: Callable[..., None], changed: Sequence[Tensor]) -> None:
-        self.captured = model.device.type == "cuda"
+        self.device = model.device
+        self.captured = self.device.type == "cuda"
         self.run: Callable[..., None] = _compiled(step) if model.compiled else step
         self.changed = changed
         self.graphs: dict[int, Any] = {}
@@ -127,10 +135,11 @@ class Graphs:
         if not self.captured:
             self.run(owner, model, span)
             return
-        if span not in self.graphs:
-            with _capturing:
-                self._capture(owner, model, span)
-        self.graphs[span].replay()
+        with torch.cuda.device(self.device):  # streams and graphs are those of the current one
+            if span not in self.graphs:
+                with _capturing:
+                    self._capture(owner, model, span)
+            self.graphs[span].replay()
 
     def _capture(self, owner: Any, model: Janus, span: int) -> None:
         """Make the graph of a step; what the warm-up has changed is put back."""
@@ -145,7 +154,7 @@ class Graphs:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on allocating memory meanwhile.
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, self.pool, stream, capture_error_mode="thread_local"):
             self.run(owner, model, span)
         self.pool = graph.pool()
         self._put_back(before)
@@ -220,11 +229,6 @@ class Steps:
         self.position.fill_(filled)
         self.filled = filled
 
-    def give_back(self) -> None:
-        """Let the next call have them."""
-        if self.taken.locked():
-            self.taken.release()
-
     def choose(self, logits: Tensor) -> None:
         """Guidance and the choice of the code at place."""
         logits = logits.float()
@@ -247,14 +251,15 @@ class Steps:
         self, model: Janus, logits: Tensor | None, before: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See sampling.RowModel."""
-        self.noise.copy_(noise)
+        wanted = noise.shape[1]  # less than a row where codes were given
+        self.noise[:, :wanted].copy_(noise)
         self.place.zero_()
         self.finite.fill_(True)
         if logits is not None:
             self.choose(logits)
         elif before is not None:
             self.code.copy_(before)
-        for _ in range(noise.shape[1] - (logits is not None)):
+        for _ in range(wanted - (logits is not None)):
             self.filled += 1
             self.graphs(self, model, self.filled)
-        return self.codes.clone(), self.finite.clone()
+        return self.codes[:, :wanted].clone(), self.finite.clone()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from janus_kit import checkpoint, variants
+from janus_kit import checkpoint, graphs, variants
 from janus_kit.errors import CheckpointError, DeviceError, OptionError
 from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.model import Janus
@@ -25,6 +25,7 @@ __all__ = [
     "dtype_of",
     "find",
     "locate",
+    "move",
     "open_model",
     "version",
 ]
@@ -176,6 +177,32 @@ def dtype_of(dtype: str | torch.dtype, device: torch.device) -> torch.dtype | No
     if found not in _DTYPES.values():
         raise DeviceError(f"dtype must be auto, float32, bfloat16 or float16, not {dtype!s}")
     return found
+
+
+def move(
+    model: Janus,
+    fixed: bool,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+) -> None:
+    """Move a model to a device and a dtype; None leaves either as it is.
+
+    fixed: its weights are packed. Packed ones have a layout of their device and scales of their own
+    dtype, and offloaded ones come and go: such a model can only stay, or OptionError.
+    """
+    place = model.device if device is None else device_of(device)
+    kind = None if dtype is None else dtype_of(dtype, place)
+    if not (fixed or model.held):
+        graphs.forget(model)
+        model.to(place, kind)
+        return
+    here = place.type == model.device.type and place.index in (None, model.device.index)
+    if not here or kind not in (None, model.dtype):
+        wanted = str(kind or model.dtype).removeprefix("torch.")
+        raise OptionError(
+            "a quantized or offloaded model stays as it was loaded; load it again with "
+            f"device={str(place)!r} and dtype={wanted!r}"
+        )
 
 
 def open_model(

@@ -34,7 +34,7 @@ from janus_kit.drawing import (
     to_pictures,
 )
 from janus_kit.engine import CodeDrawer
-from janus_kit.errors import CheckpointError, OptionError, PromptError
+from janus_kit.errors import CheckpointError, ImageError, OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, sample
 from janus_kit.known import Hint
 from janus_kit.model import Janus
@@ -83,6 +83,7 @@ class JanusPipeline:
         revision: str | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        torch_dtype: str | torch.dtype | None = None,
         local_files_only: bool = False,
         token: str | None = None,
         verify: bool = True,
@@ -95,18 +96,19 @@ class JanusPipeline:
 
         Reads transformers' layout and deepseek-ai's own, safetensors or .bin. device: "auto" takes
         CUDA, then MPS, then the CPU. dtype: "auto" is float32 on the CPU and the dtype of the
-        weights elsewhere. verify looks for NaN and infinite numbers in the weights. compile: have
-        torch.compile make the steps of a GPU. quantization "int8", "int4" or "fp8" holds fewer
-        bits of what a step reads, components "draw" or "understand" only what that takes, offload
-        "cpu" the weights in memory until a GPU needs them. Raises CheckpointError for a folder
-        that is not whole, DeviceError for a device or dtype that is not there, OptionError for
-        what a device cannot do and for a quantization that the model was found not to stand.
+        weights elsewhere; torch_dtype is diffusers' name of it. verify looks for NaN and infinite
+        numbers in the weights. compile: have torch.compile make the steps of a GPU. quantization
+        "int8", "int4" or "fp8" holds fewer bits of what a step reads, components "draw" or
+        "understand" only what that takes, offload "cpu" the weights in memory until a GPU needs
+        them. Raises CheckpointError for a folder that is not whole, DeviceError for a device or
+        dtype that is not there, OptionError for what a device cannot do and for a quantization
+        that the model was found not to stand.
         """
         variant = Variant(
             quantization=quantization, components=components, offload=offload, compile=compile
         )
         place = loading.device_of(device)
-        kind = loading.dtype_of(dtype, place)
+        kind = loading.dtype_of(dtype if torch_dtype is None else torch_dtype, place)
         folder, name = loading.find(
             id_or_folder, revision=revision, local_files_only=local_files_only, token=token
         )
@@ -123,13 +125,17 @@ class JanusPipeline:
         checkpoint.save(self.model, Path(folder), tokenizer_folder=self.folder, draws=draws)
 
     def to(
-        self, device: str | torch.device | torch.dtype, dtype: str | torch.dtype | None = None
+        self,
+        device: str | torch.device | torch.dtype | None = None,
+        dtype: str | torch.dtype | None = None,
     ) -> "JanusPipeline":
-        """Move the model; returns self, as diffusers does. A dtype alone is taken as one."""
+        """Move the model; returns self, as diffusers does. A dtype alone is taken as one.
+
+        Raises OptionError for a quantized or offloaded model, which stays as it was loaded.
+        """
         if isinstance(device, torch.dtype):
-            return self.to(self.device, device)
-        place = loading.device_of(device)
-        self.model.to(place, None if dtype is None else loading.dtype_of(dtype, place))
+            device, dtype = None, device
+        loading.move(self.model, self.quantization is not None, device, dtype)
         self.__dict__.pop("code_table", None)
         return self
 
@@ -313,6 +319,8 @@ class JanusPipeline:
     def encode(self, images: Picture | Sequence[Picture]) -> Tensor:
         """Pictures as the drawing side sees them: codes int64 [b, 576]; the sides are cropped."""
         loaded = [pictures.load(image) for image in conversation.listed(images)]
+        if not loaded:
+            raise ImageError("there is no picture to encode; give at least one")
         pixels = torch.stack([pictures.to_square(i, self.config.vision.image_size) for i in loaded])
         return torch.cat(
             [self.model.vq.encode(part.to(self.device)) for part in torch.split(pixels, 4)]
@@ -332,7 +340,8 @@ class JanusPipeline:
     def ask(self, images: Any, question: str, **options: Any) -> Any:
         """Answer one question about each picture (PIL or path); a list gives a list.
 
-        Options are those of chat, without stream. A batch answers what single calls answer.
+        Options are those of chat, without stream. A batch answers what single calls answer: with a
+        seed, each answer has its stream.
         """
         messages = [
             [{"role": "user", "images": [image], "content": question}]

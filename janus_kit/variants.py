@@ -98,8 +98,8 @@ class Variant:
             raise OptionError(f"offload='cpu' is for a GPU, not for {device.type}; leave it out")
         if self.offload and self.quantization:
             raise OptionError("offload and quantization do not go together; leave one out")
-        if self.compile and device.type == "mps":
-            raise OptionError("compile=True is for a GPU of NVIDIA or a CPU; leave it out")
+        if self.compile and (device.type != "cuda" or self.offload):
+            raise OptionError("compile=True is for a GPU that holds the weights; leave it out")
 
     def _check_gpu(self, device: torch.device) -> None:
         if device.type != "cuda":

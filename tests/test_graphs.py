@@ -94,6 +94,34 @@ def test_lent_steps_write_what_the_plain_loop_writes(
     assert not lent[1].taken.locked()
 
 
+@pytest.mark.parametrize("given", [1, 3, 4, 7])
+def test_steps_go_on_from_codes_that_were_given(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch, given: int
+) -> None:
+    def draw() -> Tensor:
+        begun = torch.arange(given)
+        return pipe("a cat", seed=3, output_type="tokens", initial_codes=begun).codes
+
+    expected = draw()
+    lent = by_steps(monkeypatch)
+    assert torch.equal(draw(), expected)
+    assert [steps.taken.locked() for steps in lent] == [False]
+
+
+def test_steps_come_back_from_a_call_that_was_stopped_or_failed(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent = by_steps(monkeypatch)
+
+    def fail(*row: Any) -> bool:
+        raise RuntimeError("not this one")
+
+    pipe("a cat", seed=3, callback_on_step_end=lambda *row: False)
+    with pytest.raises(RuntimeError, match="not this one"):
+        pipe("a cat", seed=3, callback_on_step_end=fail)
+    assert [steps.taken.locked() for steps in lent] == [False, False]
+
+
 class NoSync(TorchDispatchMode):
     """Fails where a tensor's value goes to Python: on a GPU, a wait for it."""
 
@@ -196,6 +224,21 @@ def test_what_is_lent_goes_with_its_model_and_is_clean(
     steps.taken.release()
     gone = weakref.ref(model), weakref.ref(steps)
     del model, steps
+    assert [ref() for ref in gone] == [None, None]
+
+
+def test_what_is_lent_is_forgotten_when_the_weights_move(
+    hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "replays", lambda model: True)
+    pipe = JanusPipeline.from_pretrained(hf_folder, device="cpu")
+    lent = (
+        graphs.lend_text(pipe.model, 2, 40),
+        graphs.lend(pipe.model, pipe.code_table, 1, 2, 40, engine.SamplingOptions()),
+    )
+    gone = [weakref.ref(steps) for steps in lent]
+    del lent
+    pipe.to(torch.bfloat16)
     assert [ref() for ref in gone] == [None, None]
 
 

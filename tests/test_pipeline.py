@@ -187,9 +187,16 @@ def test_options_reach_the_choice_of_codes(pipe: JanusPipeline) -> None:
     assert not torch.equal(codes(pipe, seed=1), greedy)
 
 
+def test_a_dtype_may_have_the_name_that_diffusers_gives_it(hf_folder: Path) -> None:
+    load = JanusPipeline.from_pretrained
+    assert load(hf_folder, device="cpu", torch_dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
 def test_a_dtype_may_be_given_to_to_alone_or_by_name(spare: JanusPipeline) -> None:
     assert spare.to(torch.bfloat16).dtype == torch.bfloat16
     assert spare.to("cpu", "float32").dtype == torch.float32
+    assert spare.to(dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert spare.to("cpu").to().dtype == torch.bfloat16
     refused(DeviceError, lambda: spare.to("cpu", "int8"))
 
 

@@ -105,6 +105,19 @@ def work(pipe: JanusPipeline) -> tuple[Tensor, list[str]]:
 
 @needs_native
 @pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantized_model_stays_as_it_was_loaded(hf_folder: Path, bits: int) -> None:
+    pipe = quantized(hf_folder, bits)
+    before = {name: tensor.dtype for name, tensor in pipe.model.named_buffers()}
+    for move in (lambda: pipe.to("cpu"), lambda: pipe.to(pipe.dtype), lambda: pipe.to()):
+        assert move() is pipe
+    for other in (torch.bfloat16, torch.float16):
+        with pytest.raises(OptionError, match="stays as it was loaded; load it again with device"):
+            pipe.to(other)
+    assert {name: tensor.dtype for name, tensor in pipe.model.named_buffers()} == before
+
+
+@needs_native
+@pytest.mark.parametrize("bits", [8, 4])
 def test_a_quantized_model_does_what_its_unpacked_weights_do(
     hf_folder: Path, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +180,7 @@ def test_what_is_not_supported_is_refused_plainly(
         ({"components": "hands"}, "must be all, draw or understand"),
         ({"offload": "disk"}, "must be cpu"),
         ({"offload": "cpu"}, "is for a GPU"),
+        ({"compile": True}, "is for a GPU"),
     ):
         with pytest.raises(OptionError, match=words):
             load(hf_folder, device="cpu", **options)  # type: ignore[arg-type]
@@ -231,15 +245,29 @@ def test_mapped_weights_are_those_that_are_read_and_can_be_saved(
     assert all(torch.equal(t, found[name]) for name, t in again.state_dict().items())
 
 
-def test_offloaded_weights_give_the_same(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offloaded_weights_give_the_same(
+    hf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("accelerate")
     monkeypatch.setattr("janus_kit.steps.available", lambda: False)
+    monkeypatch.setattr(
+        checkpoint, "MAPPED", 0
+    )  # as large models are, but for those to be offloaded
     # Not in float32, in which a CPU's steps read the weights past the hooks.
-    pipe = JanusPipeline.from_pretrained(hf_folder, device="cpu", dtype="bfloat16")
-    pipe.set_progress_bar_config(disable=True)
-    expected = pipe("a cat", seed=1, output_type="tokens").codes, pipe.ask(picture(1), "What?")
-    variants.offload(pipe.model, CPU)
+    monkeypatch.setattr(Variant, "check", lambda self, device: None)
+    plain, pipe = (
+        JanusPipeline.from_pretrained(hf_folder, device="cpu", dtype="bfloat16", offload=how)
+        for how in (None, "cpu")
+    )
+    for each in (plain, pipe):
+        each.set_progress_bar_config(disable=True)
+    expected = plain("a cat", seed=1, output_type="tokens").codes, plain.ask(picture(1), "What?")
+    assert torch.equal(pipe.encode(picture(1)), plain.encode(picture(1)))
+    with pytest.raises(OptionError, match="only a whole model"):
+        pipe.save_pretrained(tmp_path / "new")
     assert all(weight.is_meta for weight in pipe.model.language.layers.parameters())
+    with pytest.raises(OptionError, match="stays as it was loaded"):
+        pipe.to("cpu", "float32")
     pipe.__dict__.pop("code_table", None)
     found = pipe("a cat", seed=1, output_type="tokens").codes, pipe.ask(picture(1), "What?")
     assert torch.equal(found[0], expected[0])
