@@ -124,7 +124,7 @@ def _tokens(
     options = SamplingOptions(guidance=1.0, temperature=temperature, top_p=top_p)
     limit = pipe.config.language.max_positions
     wanted = 1 if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1, limit)
-    first = first_seed(seed, 1)
+    streams = [first_seed(seed, 1) for _ in conversations]
     asked = _read(pipe, conversations, wanted)
     longest = max(map(len, asked.rows))
     # By default an answer may take LONGEST tokens, or what room there is.
@@ -136,7 +136,7 @@ def _tokens(
         pad=pipe.tokenizer.pad,
         eos=pipe.tokenizer.eos,
         image=pipe.tokenizer.image,
-        noise=uniforms([first] * len(asked.rows), steps),
+        noise=uniforms(streams, steps),
         options=options,
     )
     return tokens, longest

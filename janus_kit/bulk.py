@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from janus_kit.batch.rayed import Crew
     from janus_kit.batch.run import Outcome
 
-__all__ = ["Part", "Retry", "World", "batch", "caption", "generate_file"]
+__all__ = ["Json", "Part", "Retry", "World", "batch", "caption", "generate_file"]
 
 batch = typer.Typer(no_args_is_help=True, help="Look after long runs.")
 
@@ -126,19 +126,10 @@ def caption(
     if not given and filelist is None:
         raise typer.BadParameter("give a picture or a folder", param_hint="PATH")
     questions = _questions(prompt)
-    writes: list[object] = [
-        output,
-        recursive,
-        pattern,
-        filelist,
-        all_files,
-        column,
-        prefix,
-        suffix,
-        formats,
-    ]
+    writes: list[object] = [output, recursive, pattern, filelist, all_files, column]
+    writes += [prefix, suffix, formats]
     writes += [limit is not None, retry_failed, dry_run, shard, world, existing != "skip"]
-    writes += [ext != ".txt", sidecar_name != "stem", engine != "local"]
+    writes += [ext != ".txt", sidecar_name != "stem", engine != "local", address]
     size: int | str = int(batch_size) if batch_size.isdecimal() else batch_size
     answers: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
@@ -154,6 +145,8 @@ def caption(
         raise OptionError(f"--sidecar-name must be stem or full, not {sidecar_name!r}")
     if engine not in ("local", "ray"):
         raise OptionError(f"--engine must be local or ray, not {engine!r}")
+    if address is not None and engine != "ray":
+        raise OptionError("--address is that of a Ray cluster; add --engine ray")
     from janus_kit import checkpoint, loading
     from janus_kit.batch import inputs
     from janus_kit.batch.captioning import CaptionOptions
@@ -219,8 +212,9 @@ def generate_file(
 ) -> None:
     """Draw a file of prompts; what generate does with --prompts."""
     from janus_kit import loading
-    from janus_kit.batch.drawings import DrawOptions, read_prompts, run_drawings, usual
+    from janus_kit.batch.drawings import run_drawings
     from janus_kit.batch.run import Stop
+    from janus_kit.batch.wishes import DrawOptions, read_prompts, usual
 
     DrawOptions(**options)  # tells at once what is wrong
     folder, model = loading.locate(load.keywords)

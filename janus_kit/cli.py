@@ -46,7 +46,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON for each result.")]
 Length = Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")]
 
 
@@ -121,7 +120,7 @@ def generate(
     ] = "skip",
     shard: bulk.Part = None,
     world: bulk.World = None,
-    as_json: Json = False,
+    as_json: bulk.Json = False,
 ) -> None:
     """Draw pictures; prints the path of each, or with --prompts that of the list of them.
 
@@ -137,9 +136,9 @@ def generate(
     janus-kit generate --prompts prompts.jsonl --samples 4 -o pictures
     """
     if table is not None:
-        if prompts or source or best_of:
+        if prompts or source or best_of or grid:
             raise typer.BadParameter(
-                "takes neither PROMPT nor --from nor --best-of", param_hint="--prompts"
+                "takes neither PROMPT nor --from, --best-of or --grid", param_hint="--prompts"
             )
         wanted: dict[str, Any] = {
             "guidance": guidance,
@@ -151,6 +150,11 @@ def generate(
         chosen |= {"samples": num, "retry_failed": retry_failed, "existing": existing}
         bulk.generate_file(load, table, output, chosen, shard, world, as_json)
         return
+    if shard or world or retry_failed or existing != "skip":
+        raise typer.BadParameter(
+            "--shard, --world, --existing and --retry-failed are for --prompts",
+            param_hint="PROMPT",
+        )
     texts = console.read_prompts(prompts or [])
     if not texts and source is None:
         raise typer.BadParameter("give at least one, or --from a picture", param_hint="PROMPT")
@@ -266,7 +270,7 @@ def ask(
     image: Annotated[str, typer.Argument(help="A picture file.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     max_new_tokens: Length = 512,
-    as_json: Json = False,
+    as_json: bulk.Json = False,
 ) -> None:
     """Ask a question about a picture; prints the answer.
 
@@ -342,7 +346,7 @@ def convert(
 
 @app.command()
 @with_model
-def info(load: Load, as_json: Json = False) -> None:
+def info(load: Load, as_json: bulk.Json = False) -> None:
     """Show versions, device, memory and the model, which is loaded for this.
 
     \b

@@ -16,10 +16,10 @@ from janus_kit.errors import OptionError
 from janus_kit.sharing import with_options
 
 if TYPE_CHECKING:
+    from janus_kit.batch.ledger import Shard
     from janus_kit.scoring.clip import ColorJudge
     from janus_kit.scoring.detectors import Detector
     from janus_kit.scoring.drawers import Drawer
-    from janus_kit.scoring.records import Shard
     from janus_kit.scoring.run import Outcome, Run
 
 __all__ = ["app"]
@@ -51,7 +51,7 @@ Baseline = Annotated[
     Path | None, typer.Option(help="Another run's summary.json, to compare prompt by prompt.")
 ]
 ShardOption = Annotated[
-    str, typer.Option("--shard", metavar="I/N", help="Do a part; a run without it sums all up.")
+    str, typer.Option(metavar="I/N", help="Part I of N, from 0; a run without it sums all up.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="The summary as one line of JSON.")]
 
@@ -84,13 +84,13 @@ def wanted(
     resume: Resume = True,
     partial: Partial = False,
     baseline: Baseline = None,
-    shard: ShardOption = "1/1",
+    shard: ShardOption = "0/1",
     *,
     output: Path,
     asks: bool = False,  # --predict-only has something to write about others' pictures, too
 ) -> Wanted:
     """The run that the options of both benchmarks ask for; output is each one's own."""
-    from janus_kit.scoring.records import Shard
+    from janus_kit.batch.ledger import Shard
     from janus_kit.scoring.run import Run
 
     run = Run(output=output, images=images, samples=samples, seed=seed, partial=partial)

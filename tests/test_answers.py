@@ -95,6 +95,13 @@ def test_a_sampled_answer_is_its_seeds(pipe: JanusPipeline) -> None:
     assert say(1) == say(1) != say(2)
 
 
+def test_pictures_of_one_sampled_batch_have_streams_of_their_own(pipe: JanusPipeline) -> None:
+    sampled: Any = {"max_new_tokens": 9, "temperature": 1}
+    assert len(set(pipe.ask([picture(1)] * 4, "cat?", **sampled))) > 1
+    alone = pipe.ask(picture(1), "cat?", seed=3, **sampled)
+    assert pipe.ask([picture(1)] * 4, "cat?", seed=3, **sampled) == [alone] * 4
+
+
 def test_an_answer_ends_with_the_end_of_sentence(spare: JanusPipeline) -> None:
     ids = [int(token) for token in answering._tokens(spare, [talk("cat?")], max_new_tokens=8)[0]]
     spare.tokenizer.eos = ids[5]

@@ -13,8 +13,9 @@ from batch_parts import Killed, contents, dies_at
 from PIL import Image
 
 from janus_kit import JanusPipeline, draw_file, read_settings
-from janus_kit.batch.drawings import DrawOptions, read_prompts, run_drawings
+from janus_kit.batch.drawings import run_drawings
 from janus_kit.batch.ledger import Shard
+from janus_kit.batch.wishes import DrawOptions, read_prompts
 from janus_kit.errors import BatchError, OptionError
 
 ROWS = [
@@ -40,7 +41,7 @@ def test_each_row_is_drawn_as_the_pipeline_draws_it(
     prompts: Path, pipe: JanusPipeline, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    outcome = draw_file(pipe, prompts, out, samples=2, seed=100)
+    outcome = draw_file(pipe, prompts, out, num_images_per_prompt=2, seed=100)
     assert (outcome.done, outcome.failed, outcome.left, outcome.calls) == (6, 2, 0, 6)
     rows = index(out)
     assert [row["seed"] for row in rows] == [7, 8, 102, 103, 104, 105, 106, 107]
@@ -85,7 +86,10 @@ def test_a_second_run_draws_nothing_and_a_changed_row_only_itself(
         ("samples", 1, 2),
         ("temperature", 1.0, 0.5),
     ):
-        changed: dict[str, Any] = {option: new.strip("'") if isinstance(new, str) else new}
+        given = {"guidance": "guidance_scale", "negative": "negative_prompt"}
+        given["samples"] = "num_images_per_prompt"
+        value = new.strip("'") if isinstance(new, str) else new
+        changed: dict[str, Any] = {given.get(option, option): value}
         before = contents(out)
         with pytest.raises(BatchError, match=f"had {option} {old}, now it is {new}"):
             draw_file(pipe, prompts, out, **changed)
@@ -98,12 +102,12 @@ def test_drawings_are_replaced_by_those_of_other_options_when_that_is_asked(
     prompts: Path, pipe: JanusPipeline, tmp_path: Path, stopped: bool
 ) -> None:
     calm, out = tmp_path / "calm", tmp_path / "out"
-    options: Any = {"seed": 9, "guidance": 2.0}
+    options: Any = {"seed": 9, "guidance_scale": 2.0}
     draw_file(pipe, prompts, calm, **options)
-    draw_file(pipe, prompts, out, samples=2)
+    draw_file(pipe, prompts, out, num_images_per_prompt=2)
     (out / "000099_9.png").write_text("by a person")  # in no list
     if stopped:
-        chosen = DrawOptions(batch_size=1, existing="overwrite", **options)
+        chosen = DrawOptions(batch_size=1, existing="overwrite", seed=9, guidance=2.0)
         items = read_prompts(prompts, chosen)
         model = (pipe.name, pipe.model_hash)
         stop = iter([False] * 6)
@@ -202,9 +206,10 @@ def test_no_picture_depends_on_the_batch_or_on_shards(
     prompts: Path, pipe: JanusPipeline, tmp_path: Path
 ) -> None:
     calm, out = tmp_path / "calm", tmp_path / "out"
-    draw_file(pipe, prompts, calm, samples=3)
+    draw_file(pipe, prompts, calm, num_images_per_prompt=3)
     parts = [
-        draw_file(pipe, prompts, out, samples=3, batch_size=2, shard=Shard(i, 2)) for i in (0, 1)
+        draw_file(pipe, prompts, out, num_images_per_prompt=3, batch_size=2, shard=Shard(i, 2))
+        for i in (0, 1)
     ]
     assert (parts[0].table, parts[1].table) == (None, out / "index.jsonl")
     assert contents(out) == contents(calm)
@@ -324,7 +329,9 @@ def test_a_file_of_prompts_that_cannot_be_read_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "options", [{"samples": 0}, {"seed": -1}, {"guidance": 0}, {"top_p": 2}, {"existing": "append"}]
+    "options",
+    [{"samples": 0}, {"seed": -1}, {"guidance": 0}, {"top_p": 2}, {"existing": "append"}]
+    + [{"batch_size": size} for size in (0, -1, True, "all")],
 )
 def test_draw_options_are_checked_at_birth(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):

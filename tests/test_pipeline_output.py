@@ -14,7 +14,7 @@ from pipeline_parts import CAT, OTHERS, QUESTION, codes, picture
 from torch import Tensor
 
 from janus_kit import drawing
-from janus_kit.errors import GenerationError, OptionError
+from janus_kit.errors import GenerationError, ImageError, OptionError
 from janus_kit.metadata import read_settings
 from janus_kit.pipeline import JanusPipeline
 
@@ -116,6 +116,16 @@ def test_only_pil_pictures_can_be_saved(pipe: JanusPipeline, tmp_path: Path) -> 
     for kind in ("np", "pt", "tokens"):
         with pytest.raises(OptionError, match='output_type="pil"'):
             pipe(CAT, seed=1, output_type=kind).save(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "{seed}.png", "{index}{more}.png", "{index", "{}.png"])
+def test_names_must_tell_the_pictures_apart(pipe: JanusPipeline, tmp_path: Path, name: str) -> None:
+    generators = [torch.Generator().manual_seed(4) for _ in range(2)]
+    drawn = pipe(CAT, num_images_per_prompt=2, generator=generators)
+    with pytest.raises(OptionError, match=r"^name"):
+        drawn.save(tmp_path / "new", name)
+    assert not (tmp_path / "new").exists()
+    assert [path.name for path in drawn.save(tmp_path, "{index}.png")] == ["0.png", "1.png"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -260,6 +270,8 @@ def test_pictures_are_encoded_to_codes_in_the_book(pipe: JanusPipeline, tmp_path
     images[1].save(tmp_path / "wide.png")
     assert torch.equal(pipe.encode(tmp_path / "wide.png"), found[1:2])
     assert torch.equal(pipe.encode(images[:1]), pipe.encode(images[0]))
+    with pytest.raises(ImageError, match="no picture to encode"):
+        pipe.encode([])
 
 
 def test_a_picture_may_be_an_array_or_the_bytes_of_a_file(pipe: JanusPipeline) -> None:
@@ -315,5 +327,10 @@ def test_pictures_of_a_batch_are_left_one_by_one(pipe: JanusPipeline, begun: int
         assert (found[which, rows * side :] == -1).all()
     out = pipe(CAT, seed=1, num_images_per_prompt=2, callback_on_step_end=lambda *_: [False, False])
     assert (out.codes[:, side:] == -1).all()
+    for no in (np.bool_(False), torch.tensor(False), np.array([False, False])):
+        out = pipe(CAT, seed=1, num_images_per_prompt=2, callback_on_step_end=lambda *_, no=no: no)
+        assert (out.codes[:, side:] == -1).all()
+    out = pipe(CAT, seed=1, callback_on_step_end=lambda *_: None)
+    assert (out.codes >= 0).all()
     with pytest.raises(OptionError, match="answered for 1 pictures; the batch has 2"):
         pipe(CAT, seed=1, num_images_per_prompt=2, callback_on_step_end=lambda *_: [True])

@@ -11,6 +11,7 @@ from PIL import Image
 from test_images import HIDDEN, RED, SCENE, WHITE
 
 from janus_kit.errors import GenerationError, ImageError, OptionError
+from janus_kit.imaging import make_image_grid
 from janus_kit.vision import images
 
 
@@ -98,3 +99,12 @@ def test_a_sheet_is_filled_row_by_row_on_white() -> None:
         images.grid([])
     with pytest.raises(OptionError, match="columns must be 1 or more, not 0"):
         images.grid(three, 0)
+
+
+def test_the_public_grid_has_the_sides_that_diffusers_names() -> None:
+    three = [Image.new("RGB", (4, 6), (10 * i, 0, 0)) for i in (1, 2, 3)]
+    assert make_image_grid(three, 1, 3).size == make_image_grid(three, rows=1).size == (12, 6)
+    assert make_image_grid(three, cols=1).size == (4, 18)
+    for sides in ({"rows": 1, "cols": 2}, {"rows": 0}, {"cols": 0}):
+        with pytest.raises(OptionError):
+            make_image_grid(three, **sides)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from janus_kit.batch.ledger import Shard
 from janus_kit.errors import OptionError, ScoringError
 from janus_kit.scoring.compare import compare
 from janus_kit.scoring.geneval_run import choose
 from janus_kit.scoring.page import Card, Table, page
-from janus_kit.scoring.records import Shard, blocks, kept, pack, unpack, write_whole
+from janus_kit.scoring.records import blocks, kept, pack, share, unpack, write_whole
 from janus_kit.scoring.run import Run, Watch
 
 
@@ -49,17 +50,16 @@ def test_prompts_are_chosen_by_task_name_and_number() -> None:
     cats = choose(names=["cat", "dog"])
     assert {c["class"] for m in cats.values() for c in m["include"]} <= {"cat", "dog"}
     assert len(cats) >= 2
-    parts = [choose(shard=Shard(i, 3)) for i in (1, 2, 3)]
+    parts = [choose(shard=Shard(i, 3)) for i in range(3)]
     assert sorted(number for part in parts for number in part) == list(range(553))
     assert list(parts[1])[:3] == [16, 17, 18]
-    assert choose(["colors"], limit=2, shard=Shard(2, 2)) == {}
+    assert choose(["colors"], limit=2, shard=Shard(1, 2)) == {}
 
 
-def test_a_shard_is_checked() -> None:
-    assert Shard.parse("2/4") == Shard(2, 4)
-    assert Shard(2, 2).of(blocks(list(range(5)), 2)) == [[2, 3]]
-    with pytest.raises(OptionError):
-        Shard(0, 1)
+def test_a_shard_takes_every_so_many_th_block() -> None:
+    assert share(blocks(list(range(5)), 2), Shard.parse("1/2")) == [[2, 3]]
+    assert share(blocks(list(range(5)), 2), Shard.parse("0/2")) == [[0, 1], [4]]
+    assert share([1, 2], None) == [1, 2]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,12 +1,9 @@
 """Pictures of a file of prompts, each drawn once, however often a run is cut short."""
 
-import csv
-import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,159 +13,22 @@ from PIL import Image
 
 from janus_kit.batch import results
 from janus_kit.batch.answers import PATIENCE, Size, out_of_memory, why
-from janus_kit.batch.files import Scratch, blocks, is_full, reason
+from janus_kit.batch.files import Scratch, is_full, reason
 from janus_kit.batch.ledger import Ledger, Shard, parse
 from janus_kit.batch.run import Outcome, Tally, complete
+from janus_kit.batch.wishes import Drawing, DrawOptions, read_prompts, usual
 from janus_kit.errors import BatchError, OptionError, PromptError
-from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.metadata import png_bytes
-from janus_kit.options import SEEDS, whole
 from janus_kit.pipeline import JanusPipeline
 from janus_kit.vision.images import grid
 
-__all__ = ["DrawOptions", "Drawing", "draw_file", "read_prompts", "run_drawings"]
+__all__ = ["draw_file", "run_drawings"]
 
 INDEX, SHEET = "index.jsonl", "sheet.png"
 RESULTS = (INDEX, SHEET)  # who has claimed these has drawn the pictures
 MOST = 64  # pictures on the contact sheet, 192 pixels each: the first of them all
 THUMB = 192
 _NAME = re.compile(r"\d{6,}_\d+\.png")  # of a picture, as read_prompts gives it
-_GUIDANCE = ("guidance", "guidance_scale")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrawOptions:
-    """How the prompts of a file are drawn; what a row says for itself goes before this."""
-
-    samples: int = 1  # pictures for each prompt
-    seed: int = 0  # of the first picture; each row without a seed of its own counts on
-    guidance: float = 5.0
-    negative: str = ""
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    batch_size: int | None = None  # pictures at once; None: 8, or 64 on a GPU
-    existing: str = "skip"  # or overwrite: what other options have drawn is drawn again
-    retry_failed: bool = False
-
-    def __post_init__(self) -> None:
-        whole("samples", self.samples, 1, 100_000)
-        whole("seed", self.seed, 0, SEEDS - 1)
-        if self.existing not in ("skip", "overwrite"):
-            raise OptionError(
-                f"--existing must be skip or overwrite for drawings, not {self.existing!r}"
-            )
-        SamplingOptions(
-            guidance=self.guidance,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-        )
-
-    def settings(self, model: str, digest: str) -> dict[str, Any]:
-        """What pictures depend on but for their rows: a run goes on only with the same."""
-        free = ("batch_size", "existing", "retry_failed")
-        chosen = {name: value for name, value in asdict(self).items() if name not in free}
-        return {"task": "generate", "model": model, "hash": digest, **chosen}
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """One picture to be drawn; name is its file's."""
-
-    name: str
-    prompt: str
-    negative: str
-    seed: int
-    guidance: float
-
-    @property
-    def stamp(self) -> str:
-        said = json.dumps([self.prompt, self.negative, self.seed, self.guidance])
-        return hashlib.sha256(said.encode()).hexdigest()[:16]
-
-
-def usual(defaults: SamplingOptions) -> dict[str, float]:
-    """How a model draws unless told, as DrawOptions has it."""
-    return {"guidance": defaults.guidance, "temperature": defaults.temperature}
-
-
-def read_prompts(path: Path, options: DrawOptions) -> list[Drawing]:
-    """The pictures that a file asks for: a prompt a line of text, or a table's rows.
-
-    Tables (.jsonl, .csv, .parquet) have a column prompt and may have negative_prompt, seed and
-    guidance. Raises BatchError for a file that cannot be read, naming the line.
-    """
-    found: list[Drawing] = []
-    for number, row in enumerate(_rows(path), 1):
-        prompt, negative = row.get("prompt"), row.get("negative_prompt") or options.negative
-        if not isinstance(prompt, str) or not isinstance(negative, str):
-            columns = ", ".join(map(str, row)) or "nothing"
-            raise BatchError(f"{path}: row {number} has no text in prompt; it has {columns}")
-        own = _number(path, number, "seed", row.get("seed"), int)
-        scales = [row[name] for name in _GUIDANCE if row.get(name) not in (None, "")]
-        scale = _number(path, number, "guidance", scales[0] if scales else None, float)
-        for sample in range(options.samples):
-            index = len(found)
-            seed = options.seed + index if own is None else own + sample
-            if not 0 <= seed < SEEDS:
-                raise BatchError(f"{path}: row {number} has the seed {seed}; from 0 to 2**63 - 1")
-            guidance = options.guidance if scale is None else scale
-            name = f"{index:06}_{seed}.png"
-            found.append(Drawing(name, prompt, negative, seed, guidance))
-    if not found:
-        raise BatchError(f"{path}: holds no prompt; write one a line")
-    return found
-
-
-def _number(path: Path, row: int, name: str, value: Any, kind: Callable[[Any], Any]) -> Any:
-    if value is None or value == "":
-        return None
-    try:
-        found = kind(value)
-        if isinstance(value, bool) or (kind is int and float(value) != found):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BatchError(f"{path}: row {row} has the {name} {value!r:.40}, no number") from error
-    return found
-
-
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    kind = path.suffix.lower()
-    if kind == ".parquet":
-        from janus_kit.batch.inputs import parquet
-
-        with blocks(path):
-            path.open("rb").close()
-        try:
-            yield from parquet().read_table(path).to_pylist()
-        except (OSError, ValueError) as error:
-            raise BatchError(f"{path}: is no readable Parquet ({reason(error)})") from error
-        return
-    if kind == ".csv":
-        with blocks(path), path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            try:
-                yield from reader
-            except csv.Error as error:
-                raise BatchError(
-                    f"{path}: line {reader.reader.line_num} is no readable CSV ({error})"
-                ) from error
-        return
-    with blocks(path), path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            if kind != ".jsonl":
-                yield {"prompt": line.strip()}
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise BatchError(f"{path}: line {number} is not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise BatchError(f"{path}: line {number} is not a JSON object")
-            yield row
 
 
 def draw_file(
@@ -176,16 +36,40 @@ def draw_file(
     prompts: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
+    negative_prompt: str = "",
+    num_images_per_prompt: int = 1,
+    guidance_scale: float | None = None,
+    temperature: float | None = None,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: int | str = "auto",
+    existing: str = "skip",
+    retry_failed: bool = False,
     shard: Shard | None = None,
     progress: bool = False,
-    **options: Any,
 ) -> Outcome:
     """Draw the prompts of a file into a folder; a second call draws what is left.
 
     Each picture is a PNG with its settings inside; index.jsonl lists them, and sheet.png shows the
-    first. options: as DrawOptions. Raises BatchError or OptionError for a run that cannot begin.
+    first. The file: see read_prompts. Options are those of the pipeline, for rows that say nothing
+    else; seed is that of the first picture, and each row without one of its own counts on.
+    existing="overwrite" replaces what other options have drawn, retry_failed tries again what
+    could not be drawn, shard does a part of the pictures. Raises BatchError or OptionError for a
+    run that cannot begin.
     """
-    chosen = DrawOptions(**{**usual(pipe.defaults), **options})
+    own = {"guidance": guidance_scale, "temperature": temperature}
+    chosen = DrawOptions(
+        samples=num_images_per_prompt,
+        seed=seed,
+        negative=negative_prompt,
+        top_k=top_k,
+        top_p=top_p,
+        batch_size=batch_size,
+        existing=existing,
+        retry_failed=retry_failed,
+        **{**usual(pipe.defaults), **{k: v for k, v in own.items() if v is not None}},
+    )
     table = Path(prompts)
     return run_drawings(
         lambda: pipe,
@@ -262,7 +146,8 @@ class _Job:
     def work(
         self, pipe: JanusPipeline, items: Sequence[Drawing], count: Tally, stop: object
     ) -> None:
-        size = Size(self.options.batch_size or (64 if pipe.device.type == "cuda" else 8))
+        given = self.options.batch_size
+        size = Size(given if isinstance(given, int) else 64 if pipe.device.type == "cuda" else 8)
         shown, pipe.progress = pipe.progress, False  # there is one line on the screen, ours
         broken = 0
         try:

@@ -37,7 +37,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Shard:
-    """One of count parts of the inputs. The name of an input says which part it belongs to."""
+    """One of count parts, the first of which is 0; has says by its name whose an input is."""
 
     index: int = 0
     count: int = 1

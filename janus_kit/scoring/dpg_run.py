@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from janus_kit.batch.ledger import Shard
 from janus_kit.errors import JanusKitError, OptionError, ScoringError
 from janus_kit.scoring.asking import BLOCK, Questions, Told, pictures_there
 from janus_kit.scoring.colors import NOT_COMPARABLE
@@ -17,7 +18,7 @@ from janus_kit.scoring.dpg import PUBLISHED_ITEMS, Question, Report, load_prompt
 from janus_kit.scoring.drawers import Drawer, Drawn, Wanted, draw_all, save
 from janus_kit.scoring.page import Card, Table, page
 from janus_kit.scoring.published import DPG, DPG_CAUTION
-from janus_kit.scoring.records import Shard, blocks, to_json, write_rows, write_whole
+from janus_kit.scoring.records import blocks, share, to_json, write_rows, write_whole
 from janus_kit.scoring.run import Outcome, Run, now, same_pictures, versions
 from janus_kit.scoring.tiles import grid_of, load_tiles
 
@@ -36,7 +37,7 @@ def group(questions: Sequence[Question]) -> dict[str, list[Question]]:
 
 def choose(questions: Questions, limit: int | None = None, shard: Shard | None = None) -> list[str]:
     """The first items by id; of these a shard's: every so many-th block of four."""
-    mine = (shard or Shard()).of(blocks(list(questions)[:limit], BLOCK))
+    mine = share(blocks(list(questions)[:limit], BLOCK), shard)
     return [item for block in mine for item in block]
 
 

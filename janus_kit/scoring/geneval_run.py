@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from janus_kit.batch.ledger import Shard
 from janus_kit.errors import OptionError, ScoringError
 from janus_kit.scoring.clip import ColorJudge
 from janus_kit.scoring.detectors import FLOOR, Detector
@@ -19,7 +20,7 @@ from janus_kit.scoring.folders import FoundImage, prompt_folders, read_folder
 from janus_kit.scoring.geneval import Detection, judge, result_row
 from janus_kit.scoring.look import look, things_of
 from janus_kit.scoring.promptset import OBJECTS, TASKS, prompts
-from janus_kit.scoring.records import Shard, blocks, write_rows, write_whole
+from janus_kit.scoring.records import blocks, share, write_rows, write_whole
 from janus_kit.scoring.run import Outcome, Run, now, same_pictures, versions
 from janus_kit.scoring.summary import Summary, summarize
 
@@ -89,7 +90,7 @@ def choose(
             found[number] = metadata
     if not found:
         raise OptionError("no prompt is left; name other tasks or more names")
-    mine = (shard or Shard()).of(blocks(list(found), BLOCK))
+    mine = share(blocks(list(found), BLOCK), shard)
     return {number: found[number] for block in mine for number in block}
 
 

@@ -8,24 +8,23 @@ finds nothing, and shards write into one folder without knowing of each other.
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from janus_kit.errors import OptionError, ScoringError
+from janus_kit.batch.ledger import Shard
+from janus_kit.errors import ScoringError
 
 __all__ = [
-    "Shard",
     "blocks",
     "digest",
     "kept",
     "pack",
     "read_rows",
+    "share",
     "to_json",
     "unpack",
     "weights_version",
@@ -37,35 +36,14 @@ T = TypeVar("T")
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Every count-th block, from the index-th, counted from 1."""
-
-    index: int = 1
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.index <= self.count:
-            raise OptionError(
-                f"shard must be i/n with i from 1 to n, not {self.index}/{self.count}"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """From "2/4"; raises OptionError for anything else."""
-        match = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", text)
-        if not match:
-            raise OptionError(f"shard must be i/n, like 2/4, not {text!r}")
-        return cls(int(match[1]), int(match[2]))
-
-    def of(self, parts: Sequence[T]) -> list[T]:
-        """The parts that are this shard's."""
-        return list(parts[self.index - 1 :: self.count])
-
-
 def blocks(things: Sequence[T], size: int) -> list[list[T]]:
     """The things, size together; the last block may be shorter."""
     return [list(things[start : start + size]) for start in range(0, len(things), size)]
+
+
+def share(parts: Sequence[T], shard: Shard | None) -> list[T]:
+    """The parts that are a shard's: every so many-th; all of them for None."""
+    return list(parts if shard is None else parts[shard.index :: shard.count])
 
 
 def kept(
