@@ -62,7 +62,7 @@ class Fetcher:
         public: Callable[[Address], bool] = is_public,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """domains: names such as images.example.org; one that begins with a dot, all below it."""
+        """domains: names such as images.example.org; .example.org is that and all below it."""
         self.domains = tuple(domain.lower() for domain in domains)
         self.seconds, self.largest = seconds, largest
         self.resolve, self.public = resolve, public
