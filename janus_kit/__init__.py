@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from janus_kit.batch.captions import caption_folder, caption_stream
     from janus_kit.batch.drawings import draw_file
+    from janus_kit.batch.ledger import Shard
+    from janus_kit.batch.run import Outcome
     from janus_kit.config import JanusConfig
     from janus_kit.drawing import DrawingOutput
     from janus_kit.errors import (
@@ -40,9 +42,11 @@ __all__ = [
     "JanusKitError",
     "JanusPipeline",
     "OptionError",
+    "Outcome",
     "PromptError",
     "ScoringError",
     "Settings",
+    "Shard",
     "caption_folder",
     "caption_stream",
     "draw_file",
@@ -58,7 +62,9 @@ _HOMES = {
     "Janus": "model",
     "JanusConfig": "config",
     "JanusPipeline": "pipeline",
+    "Outcome": "batch.run",
     "Settings": "metadata",
+    "Shard": "batch.ledger",
     "caption_folder": "batch.captions",
     "caption_stream": "batch.captions",
     "draw_file": "batch.drawings",

@@ -94,7 +94,7 @@ def serve(
         list[str] | None,
         typer.Option(
             "--allow-media-domain",
-            help="Pictures of https URLs there are fetched; .example.org with all below. Repeatable.",
+            help="Fetch pictures of https URLs there; .example.org: all below, too. Repeatable.",
         ),
     ] = None,
     max_queue: Cap = 32,
