@@ -73,6 +73,11 @@ def embedded(
     """
     from importlib import resources
 
+    from janus_kit.options import needs
+
+    needs("accelerate", "train")
+    from accelerate import PartialState
+
     from janus_kit.training.recipe import train_embedded
     from janus_kit.training.sizing import STAGES
 
@@ -89,7 +94,10 @@ def embedded(
         seed=seed,
         new_codes=new_codes,
     )
-    typer.echo(made)
+    state = PartialState()
+    if state.is_main_process:
+        typer.echo(made)
+    state.destroy_process_group()
 
 
 @app.command()

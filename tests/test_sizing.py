@@ -105,3 +105,13 @@ def test_the_command_line_says_how_long_and_a_budget_goes_by_other_schedules() -
     changed = plan.by({**plan.schedules, "vision": other})
     assert changed.vision is other
     assert (changed.vq, changed.model, changed.scenes) == (plan.vq, plan.model, plan.scenes)
+
+
+@pytest.mark.parametrize(("command", "extra"), [("embedded", "train"), ("evaluate", "score")])
+def test_a_package_that_is_missing_is_named_with_its_extra_at_once(
+    monkeypatch: pytest.MonkeyPatch, command: str, extra: str
+) -> None:
+    monkeypatch.setattr("janus_kit.options.importlib.util.find_spec", lambda name: None)
+    ended = CliRunner().invoke(app, [command])
+    assert isinstance(ended.exception, OptionError)
+    assert f"pip install 'janus-kit[{extra}]'" in str(ended.exception)

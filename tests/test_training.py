@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from janus_kit import JanusPipeline
 from janus_kit.config import PRESETS
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.prompts import PRO
@@ -306,8 +307,6 @@ def test_psnr_and_ssim_are_those_of_the_papers() -> None:
 def test_the_whole_recipe_runs_and_its_model_loads_in_transformers(tmp_path: Path) -> None:
     from transformers import JanusForConditionalGeneration
 
-    from janus_kit import JanusPipeline
-
     folder = train_embedded(tmp_path, budget="small")
     pipe = JanusPipeline.from_pretrained(folder)
     assert pipe("a red cup", seed=1, output_type="tokens").codes.shape == (1, 576)
@@ -342,36 +341,50 @@ def test_the_whole_recipe_runs_and_its_model_loads_in_transformers(tmp_path: Pat
     assert not moved & {"vision", "vision_aligner", "vq"}
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one_and_the_world_size_is_two(tmp_path: Path) -> None:
-    script = tmp_path / "job.py"
+def in_two(folder: Path, work: str) -> None:
+    """Have two processes do some lines, in which folder is one for both and state who they are."""
+    script = folder / "job.py"
     script.write_text(
         "import sys, torch\n"
         "from pathlib import Path\n"
         "from accelerate import PartialState\n"
-        "state = PartialState(cpu=True)\n"
+        "state, folder = PartialState(cpu=True), Path(sys.argv[1])\n"
         "assert state.num_processes == 2, state.num_processes\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_training import fit\n"
-        "weights = fit(Path(sys.argv[1]), 4)\n"
-        "torch.save(weights, Path(sys.argv[1]) / f'{state.process_index}.pt')\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + work
     )
+    launch = ["torch.distributed.run", "--nproc_per_node=2", "--master_port=29517"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node=2",
-            "--master_port=29517",
-            str(script),
-            str(tmp_path),
-        ],
+        [sys.executable, "-m", *launch, str(script), str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("pictures")
+def test_two_processes_run_the_whole_recipe_and_write_its_model_once(tmp_path: Path) -> None:
+    in_two(
+        tmp_path,
+        "from janus_kit.training.recipe import train_embedded\n"
+        "made = train_embedded(folder / 'run', budget='small')\n"
+        "assert (made / 'patches.safetensors').exists()\n",
+    )
+    made = tmp_path / "run/model"
+    assert JanusPipeline.from_pretrained(made)("a cup", output_type="tokens").codes.shape[1] == 576
+    assert [path.name for path in (tmp_path / "run").rglob(".*")] == []
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_the_world_size_is_two(tmp_path: Path) -> None:
+    in_two(
+        tmp_path,
+        "from test_training import fit\n"
+        "weights = fit(folder, 4)\n"
+        "torch.save(weights, folder / f'{state.process_index}.pt')\n",
+    )
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

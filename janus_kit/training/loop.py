@@ -217,7 +217,8 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
         if accelerator.is_main_process and ((step + 1) % schedule.save_every == 0 or last):
             save_atomically(_state(step + 1, plain, stage.optimizers, base, average), state)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # end_training would also end what processes talk by
+        tracker.finish()
     accelerator.free_memory()
     return average.values
 

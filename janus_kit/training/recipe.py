@@ -18,7 +18,6 @@ from janus_kit.config import PRESETS
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.model import Janus
-from janus_kit.options import needs
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import language, painting, world
 from janus_kit.training.bank.make import make_bank
@@ -163,11 +162,9 @@ def train_embedded(
     the others stay as they are in start. seed: another one has other scenes looked at. new_codes:
     the forms of coloured things get other codes than they have in start.
 
-    Raises OptionError where accelerate is missing, for an unknown budget or stage, minutes that are
-    too few, a stage left out or new codes without a start, CheckpointError for a start that is no
-    such model.
+    Raises OptionError for an unknown budget or stage, minutes that are too few, a stage left out or
+    new codes without a start, CheckpointError for a start that is no such model.
     """
-    needs("accelerate", "train")
     if budget not in BUDGETS:
         raise OptionError(f"budget must be {', '.join(BUDGETS)}, not {budget!r}")
     if not stages or not set(stages) <= set(STAGES):
