@@ -66,7 +66,7 @@ def load(
     packed = PackedFile(folder, variant.bits) if variant.bits else None
     size = sum(path.stat().st_size for path in weight_files(folder))
     mapped = device.type == "cpu" and dtype == source.dtype and size >= MAPPED
-    mapped &= not variant.offload  # whose hooks know the weights of modules that are called
+    mapped &= variant.mapped
     model = source.model
     for name in PARTS[variant.components]:
         _replace(model, name, Absent(variant.components))

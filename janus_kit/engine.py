@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from janus_kit.generation.sampling import SamplingOptions, draw_one_by_one
-from janus_kit.graphs import Steps, TextSteps, lend, lend_text
+from janus_kit.graphs import Steps, TextSteps, lend, lend_text, replays, widened
 from janus_kit.model import SPAN, Cache, Janus
 from janus_kit.prompts import pad_left
 from janus_kit.steps import Kind, native_step
@@ -49,11 +49,16 @@ class Decoder:
         """Fill the cache from whole rows: [b, t, d] -> the last hidden states [b, d]."""
         return self.model.language(embeds, self.mask, self.cache, last=True)[:, 0]  # type: ignore[no-any-return]
 
-    def fork(self, rows: Tensor) -> "Decoder":
-        """Another one that goes on from the given rows (int64 [b]), repeated where rows repeat."""
+    def fork(self, rows: Tensor, slots: int = 0) -> "Decoder":
+        """Another one that goes on from the given rows (int64 [b]), repeated where rows repeat.
+
+        slots: how many its cache has at least.
+        """
         other = copy(self)
         other.position = self.position.clone()
         other.cache = self.cache.pick(rows)
+        if slots > self.cache.slots:
+            other.cache = widened(self.model, other.cache, slots, self.filled)
         return other
 
     def step(self, embeds: Tensor) -> Tensor:
@@ -93,6 +98,7 @@ class CodeDrawer:
 
     reader: Decoder
     hidden: Tensor  # of the last position of each unique row
+    decoder: Decoder | None  # of all rows, once there is need of it
     steps: Steps | None  # of a GPU
 
     def __init__(
@@ -113,25 +119,26 @@ class CodeDrawer:
         if before is not None and before.unique == self.unique:
             self.reader, self.hidden = before.reader, before.hidden
             return
-        self.reader = Decoder(model, self.unique, pad, model.config.codes, "code")
+        # Where steps have a cache of their own, this one need not hold more than is read.
+        room = 0 if replays(model) else model.config.codes
+        self.reader = Decoder(model, self.unique, pad, room, "code")
         self.hidden = self.reader.read(model.language.embed(self.reader.tokens))
 
     def start(self) -> Tensor:
-        self.decoder = self.reader.fork(self.order)
-        return self.decoder.head(self.hidden[self.order])
+        self.decoder = None
+        return self.reader.head(self.hidden[self.order])
 
     def step(self, codes: Tensor) -> Tensor:
         embeds = self.table[codes].repeat(self.copies, 1)
-        return self.decoder.step(embeds)
+        return self._forked().step(embeds)
 
     def keep(self, rows: Tensor) -> bool:
         """Go on with these pictures alone (int64 [k]); False where the shape of a step is fixed."""
         if self.steps is not None:
             return False
-        pictures = self.decoder.cache.padding.shape[0] // self.copies
-        self.decoder = self.decoder.fork(
-            torch.cat([rows + pictures * i for i in range(self.copies)])
-        )
+        decoder = self._forked()
+        pictures = decoder.cache.padding.shape[0] // self.copies
+        self.decoder = decoder.fork(torch.cat([rows + pictures * i for i in range(self.copies)]))
         return True
 
     def draw(
@@ -142,13 +149,11 @@ class CodeDrawer:
         options: SamplingOptions,
     ) -> tuple[Tensor, Tensor]:
         """See sampling.RowModel. A row is one native call where the whole codebook is kept."""
-        decoder = self.decoder
-        if logits is not None and decoder.native is None:
+        if logits is not None and self.reader.native is None:
             self.steps = self._lent(options)
         if self.steps is not None:
-            codes, finite = self.steps.draw(self.model, logits, before, noise)
-            decoder.filled = self.steps.filled
-            return codes, finite
+            return self.steps.draw(self.model, logits, before, noise)
+        decoder = self._forked()
         if decoder.native is None or options.top_k or options.top_p < 1:
             return draw_one_by_one(self, logits, before, noise, options)
         cache = decoder.cache
@@ -175,10 +180,23 @@ class CodeDrawer:
             self.steps.taken.release()
             self.steps = None
 
+    @property
+    def _slots(self) -> int:
+        """Of a cache that holds the whole picture, too."""
+        return slots_for(self.reader.first + self.model.config.codes)
+
+    def _forked(self) -> Decoder:
+        if self.decoder is None:
+            self.decoder = self.reader.fork(self.order, self._slots)
+        return self.decoder
+
     def _lent(self, options: SamplingOptions) -> Steps | None:
-        decoder = self.decoder
-        pictures, slots = len(self.order) // self.copies, decoder.cache.slots
-        steps = lend(self.model, self.table, pictures, self.copies, slots, options)
+        pictures = len(self.order) // self.copies
+        steps = lend(self.model, self.table, pictures, self.copies, self._slots, options)
         if steps is not None:
-            steps.take(decoder.cache, decoder.filled)
+            if self.decoder is None:
+                steps.take(self.reader.cache.pick(self.order), self.reader.filled)
+            else:  # codes were given
+                steps.take(self.decoder.cache, self.decoder.filled)
+                self.decoder = None
         return steps

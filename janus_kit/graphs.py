@@ -20,7 +20,7 @@ from torch import Tensor
 from janus_kit.generation.sampling import SamplingOptions, choose, guide, on_device
 from janus_kit.model import Cache, Janus
 
-__all__ = ["Steps", "TextSteps", "forget", "lend", "lend_text", "replays"]
+__all__ = ["Steps", "TextSteps", "forget", "lend", "lend_text", "replays", "widened"]
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,13 @@ def _whole(count: int) -> int:
 def _empty(model: Janus, rows: int, slots: int) -> Cache:
     mask = torch.zeros(rows, 0, dtype=torch.bool, device=model.device)
     return Cache.empty(model.config.language, mask, _whole(slots), model.dtype)
+
+
+def widened(model: Janus, cache: Cache, slots: int, filled: int) -> Cache:
+    """The cache, of which filled slots are filled, with room for slots or a few more."""
+    wide = _empty(model, cache.padding.shape[0], slots)
+    _take(wide, cache, filled)
+    return wide
 
 
 def _take(own: Cache, cache: Cache, filled: int) -> None:

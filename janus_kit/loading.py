@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
@@ -214,11 +215,13 @@ def open_model(
 ) -> Janus:
     """A folder's model, ready to run on device. Raises as JanusPipeline.from_pretrained does."""
     variant.check(device)
-    place = torch.device("cpu") if variant.offload else device
-    model, _ = checkpoint.load(folder, device=place, dtype=dtype, verify=verify, variant=variant)
+    read, place, bits = variant, device, variant.quantization
+    if variant.offload or (bits and device.type == "cuda"):  # both want modules of their own kind
+        read, place = replace(variant, quantization=None, mapped=False), torch.device("cpu")
+    model, _ = checkpoint.load(folder, device=place, dtype=dtype, verify=verify, variant=read)
     model.eval().requires_grad_(False)
-    if variant.quantization and device.type == "cuda":
-        variants.quantize_on_gpu(model, variant.quantization)
+    if bits and device.type == "cuda":
+        variants.quantize_to(model, device, bits)
     if variant.offload:
         variants.offload(model, device)
     model.compiled = variant.compile

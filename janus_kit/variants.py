@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ __all__ = [
     "check_offered",
     "measuring",
     "offload",
-    "quantize_on_gpu",
+    "quantize_to",
 ]
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Variant:
     components: str = "all"
     offload: str | None = None
     compile: bool = False
+    mapped: bool = True  # whether large weights may stay in their file
 
     def __post_init__(self) -> None:
         if self.quantization not in (None, *MODES):
@@ -235,8 +237,9 @@ def _fits(packed: Tensor, scale: Tensor, sizes: tuple[int, tuple[int, ...]]) -> 
     return packed.shape == (sizes[0],) and scale.shape == sizes[1]
 
 
-def quantize_on_gpu(model: nn.Module, quantization: str) -> None:
-    """Make the matrices of decoder steps weight-only int8, int4 or fp8, by torchao."""
+def quantize_to(model: nn.Module, device: torch.device, quantization: str) -> None:
+    """Move a model to a GPU, where the matrices of decoder steps become weight-only int8, int4 or
+    fp8 by torchao, one after the other, so that it never holds two of them in full."""
     from torchao.quantization import (
         Float8WeightOnlyConfig,
         Int4WeightOnlyConfig,
@@ -246,12 +249,14 @@ def quantize_on_gpu(model: nn.Module, quantization: str) -> None:
 
     configs = {
         "int8": Int8WeightOnlyConfig,
-        "int4": Int4WeightOnlyConfig,
+        # Tiles that a kernel of torch's own reads; other layouts need a package more.
+        "int4": partial(Int4WeightOnlyConfig, int4_packing_format="tile_packed_to_4d"),
         "fp8": Float8WeightOnlyConfig,
     }
     quantize_(
         model,
         configs[quantization](),
+        device=device,
         filter_fn=lambda module, name: (
             isinstance(module, nn.Linear) and bool(PACKED.fullmatch(f"{name}.weight"))
         ),

@@ -15,6 +15,7 @@ from janus_kit.pipeline import JanusPipeline
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.filterwarnings("default"),  # torch has some to give of its own debugging
 ]
 PROMPTS = ["a red cat", "two green dogs and 3 birds sit on a blue mat"]
 
@@ -55,11 +56,73 @@ def test_a_steady_picture_never_waits_for_the_device_within_a_row(hf_folder: Pat
     noise = torch.zeros(1, pipe.config.side, dtype=torch.float64, device="cuda")
     options = SamplingOptions()
     codes, _ = drawer.draw(logits, None, noise, options)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         drawer.draw(None, codes[:, -1].contiguous(), noise, options)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+        drawer.close()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_another_gpu_than_the_first_draws_and_answers_the_same(hf_folder: Path) -> None:
+    found = []
+    for device in ("cuda:0", "cuda:1"):
+        pipe = JanusPipeline.from_pretrained(hf_folder, device=device, dtype="float32")
+        codes = pipe(PROMPTS * 2, seed=1, batch_size=2, output_type="tokens").codes.cpu()
+        found.append((codes, pipe.ask([picture(1), picture(2)], "what?", max_new_tokens=6)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_a_pipeline_that_was_moved_draws_the_same(hf_folder: Path) -> None:
+    pipe = JanusPipeline.from_pretrained(hf_folder, device="cuda", dtype="float32")
+
+    def work() -> tuple[torch.Tensor, str]:
+        codes = pipe(PROMPTS, seed=1, output_type="tokens").codes.cpu()
+        return codes, pipe.ask(picture(1), "what colour?", max_new_tokens=6)
+
+    before = work()
+    pipe.to("cpu")
+    kept = [torch.zeros(1_000_000, device="cuda") for _ in range(20)]  # in the place of the weights
+    after = (pipe.to("cuda"), work())[1]
+    assert torch.equal(before[0], after[0])
+    assert before[1] == after[1]
+    assert len(kept) == 20
+
+
+@pytest.mark.parametrize("given", [3, 4, 7])
+def test_captured_steps_go_on_from_codes_that_were_given(
+    hf_folder: Path, monkeypatch: pytest.MonkeyPatch, given: int
+) -> None:
+    pipe = JanusPipeline.from_pretrained(hf_folder, device="cuda", dtype="float32")
+
+    def draw() -> torch.Tensor:
+        begun = torch.arange(given)
+        return pipe("a cat", seed=3, output_type="tokens", initial_codes=begun).codes
+
+    captured = draw()
+    monkeypatch.setattr(engine, "lend", lambda *shape: None)
+    assert torch.equal(draw(), captured)
+
+
+def test_memory_does_not_grow_over_fifty_pictures(hf_folder: Path) -> None:
+    pipe = JanusPipeline.from_pretrained(hf_folder, device="cuda", dtype="float32")
+    held = []
+    for seed in range(55):
+        pipe("a cat", seed=seed)
+        held.append(torch.cuda.memory_allocated())
+    assert max(held[5:]) <= held[4]
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4", "fp8"])
+def test_quantized_models_draw_on_a_gpu(hf_folder: Path, quantization: str) -> None:
+    pytest.importorskip("torchao")
+    pipe = JanusPipeline.from_pretrained(
+        hf_folder, device="cuda", dtype="bfloat16", quantization=quantization
+    )
+    assert (pipe(PROMPTS, seed=1).codes >= 0).all()
+    assert len(pipe.ask([picture(1)], "what colour?", max_new_tokens=4)) == 1
 
 
 def test_captured_steps_draw_what_eager_ones_draw(

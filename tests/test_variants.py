@@ -274,6 +274,23 @@ def test_offloaded_weights_give_the_same(
     assert found[1] == expected[1]
 
 
+@pytest.mark.filterwarnings("default")  # torchao's own, of what it will change
+@pytest.mark.parametrize("quantization", ["int8", "fp8"])
+def test_matrices_of_steps_alone_are_quantized_as_for_a_gpu(
+    hf_folder: Path, quantization: str
+) -> None:
+    pytest.importorskip("torchao")
+    plain = JanusPipeline.from_pretrained(hf_folder, device="cpu", dtype="bfloat16").model
+    model, _ = checkpoint.load(hf_folder, device=CPU, dtype=torch.bfloat16)
+    variants.quantize_to(model.eval().requires_grad_(False), CPU, quantization)
+    kinds = {name: type(weight.data) for name, weight in model.named_parameters()}
+    packed = {name for name, kind in kinds.items() if kind is not Tensor}
+    assert packed == {name for name in kinds if variants.PACKED.fullmatch(name)} != set()
+    embeds = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    ours, theirs = (each.code_logits(each.language(embeds)).float() for each in (model, plain))
+    assert (ours - theirs).norm() < 0.1 * theirs.norm()
+
+
 def test_bfloat16_on_a_cpu_draws_natively_what_pytorch_draws(hf_folder: Path) -> None:
     pipe = JanusPipeline.from_pretrained(hf_folder, device="cpu", dtype="bfloat16")
     pipe.set_progress_bar_config(disable=True)
