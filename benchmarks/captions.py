@@ -28,8 +28,8 @@ import torch
 from PIL import Image
 
 from janus_kit import JanusPipeline, caption_folder
+from janus_kit.bench.machine import processor
 from janus_kit.bench.peers import Theirs
-from janus_kit.bench.run import processor
 from janus_kit.pipeline import CAPTION
 from janus_kit.prompts import Message, chat_ids
 from janus_kit.training import world

@@ -1,13 +1,24 @@
 #!/usr/bin/env bash
-# What is owed on a GPU, within ten minutes on an H100 or H200: equality with the CPU, a step's
-# time for the true shapes, and captions. Random weights are written once, 4 GB (1B) and 15 GB (7B).
-# Usage: benchmarks/gpu.sh [FOLDER FOR RANDOM WEIGHTS]; SHAPES="janus-pro-1b" leaves out the larger.
+# What is owed on a GPU, within ten minutes a part on an H100 or H200.
+# Usage: benchmarks/gpu.sh [PART ...] with parts of: tests 1b 7b more; all of them without.
+#   tests  pytest -m gpu: captured steps equal plain ones, nothing waits for the device in a row
+#   1b 7b  Janus-Pro's shapes with random weights (4 and 15 GB, written once): pictures beside
+#          transformers, batches, captions, first call, peak memory, int8, int4 and fp8
+#   more   by torch.compile in place of as they are, transformers compiled, loading, a profile
+# The package need not be installed: its metadata must lie beside it (pip install -e . once makes
+# janus_kit.egg-info). Wheels in the folder wheels/, such as torchao's, are installed first.
+# PYTHON, FOLDER (for the weights), RESULTS and SECONDS_LEFT change what they say; DEVICE=cpu and
+# MODEL (a folder in place of both shapes) try the script out. Where OUT names a folder, the results
+# are also packed into one file there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-python=${PYTHON:-.venv/bin/python}
-folder=${1:-runs/shapes}
-results=benchmarks/results
-deadline=$((SECONDS + 570))
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+folder=${FOLDER:-runs/shapes}
+results=${RESULTS:-benchmarks/results}
+deadline=$((SECONDS + ${SECONDS_LEFT:-570}))
+device=${DEVICE:-cuda}
+export PYTHONPATH=$PWD
+mkdir -p "$results"
 
 left() { echo $((deadline - SECONDS)); }
 bench() { # name, arguments: one result, as long as there is time
@@ -15,21 +26,77 @@ bench() { # name, arguments: one result, as long as there is time
         echo "No time is left for $1"
         return
     fi
-    timeout "$(left)" "$python" -m janus_kit bench --device cuda --rounds 3 --folder "$folder" \
-        -o "$results/gpu-$1.json" "${@:2}" || echo "$1 has failed"
+    echo "== $1, $(left) s left"
+    local code=0
+    timeout "$(left)" "$python" -m janus_kit bench --device "$device" --folder "$folder" \
+        -o "$results/gpu-$1.json" "${@:2}" || code=$?
+    case $code in
+    0) ;;
+    1) echo "$1: codes or tokens are not equal" ;;
+    *) echo "$1 has failed with $code" ;;
+    esac
+    if [ -n "${OUT:-}" ]; then tar czf "$OUT/results.tgz" -C "$results" .; fi
 }
 
-nvidia-smi --query-gpu=name,memory.total --format=csv
-timeout "$(left)" "$python" -m pytest -q -m gpu tests/test_gpu.py || echo "tests have failed"
-bench embedded --dtype float32
-for shape in ${SHAPES:-janus-pro-1b janus-pro-7b}; do
-    bench "$shape-bf16" --shape "$shape" --dtype bfloat16 --codes 100 --tokens 64
-    bench "$shape-bf16-16" --shape "$shape" --dtype bfloat16 --codes 100 --batch 16 --no-captions
-    bench "$shape-bf16-64" --shape "$shape" --dtype bfloat16 --batch 64 --no-captions \
-        --peers generate
-    bench "$shape-bf16-32" --shape "$shape" --dtype bfloat16 --codes 4 --batch 32 --tokens 64
-    for bits in int8 int4; do
-        bench "$shape-$bits" --shape "$shape" --dtype bfloat16 --quantization $bits --codes 100 \
-            --no-captions
+part_tests() {
+    timeout 150 "$python" -m pytest -q -m gpu tests/test_gpu.py || echo "tests have failed"
+    bench embedded --dtype float32 --rounds 2
+}
+
+of() { # a shape: the options that name it
+    if [ -n "${MODEL:-}" ]; then printf '%s\n' --model "$MODEL"; else printf '%s\n' --shape "$1"; fi
+}
+
+part_shape() { # the common measures of a shape
+    local name=$2 peers=$3 shape
+    mapfile -t shape < <(of "$1")
+    local own=("${shape[@]}" --dtype bfloat16 --no-captions --peers "" --rounds 3)
+    bench "$name-bf16" "${shape[@]}" --dtype bfloat16 --rounds 1 --tokens 64 --peers "$peers"
+    if "$python" -c "import torchao" 2>/dev/null; then
+        for bits in int8 int4 fp8; do bench "$name-$bits" "${own[@]}" --quantization $bits; done
+    else
+        echo "There is no torchao: int8, int4 and fp8 are left out"
+    fi
+    bench "$name-bf16-16" "${own[@]}" --batch 16
+    bench "$name-bf16-captions-32" "${shape[@]}" --dtype bfloat16 --codes 4 --batch 32 \
+        --tokens 64 --rounds 1 --peers ""
+    bench "$name-bf16-64" "${own[@]}" --batch 64 --rounds 1
+    bench "$name-bf16-4" "${own[@]}" --batch 4
+}
+
+part_more() {
+    local size own
+    for size in 1b 7b; do
+        mapfile -t own < <(of "janus-pro-$size")
+        own+=(--dtype bfloat16 --no-captions --peers "")
+        bench "$size-compiled" "${own[@]}" --compile
+        if "$python" -c "import torchao" 2>/dev/null; then
+            for bits in int8 int4; do
+                bench "$size-$bits-compiled" "${own[@]}" --compile --quantization $bits
+            done
+        fi
+        bench "$size-load" "${own[@]}" --codes 4 --rounds 1 --load
     done
+    timeout "$(left)" "$python" benchmarks/profile_steps.py --shape "${MODEL:-janus-pro-1b}" \
+        --folder "$folder" --device "$device" -o "$results/gpu-profile.txt" ||
+        echo "the profile has failed"
+    mapfile -t own < <(of janus-pro-1b)
+    own+=(--dtype bfloat16 --no-captions --rounds 1 --peers generate)
+    bench 1b-peers "${own[@]}" --compiled
+    bench 1b-bf16-16-peers "${own[@]}" --batch 16
+}
+
+if [ "$device" = cuda ]; then nvidia-smi --query-gpu=name,memory.total --format=csv; fi
+if compgen -G "wheels/*.whl" > /dev/null; then
+    "$python" -m pip install -q --no-index --no-deps wheels/*.whl
+fi
+[ $# -gt 0 ] || set -- tests 1b 7b more
+for part in "$@"; do
+    case $part in
+    tests) part_tests ;;
+    1b) part_shape janus-pro-1b 1b "generate,published loop" ;;
+    7b) part_shape janus-pro-7b 7b generate ;;
+    more) part_more ;;
+    *) echo "part must be of tests, 1b, 7b, more, not $part" && exit 2 ;;
+    esac
 done

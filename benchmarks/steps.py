@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from janus_kit import JanusPipeline
-from janus_kit.bench.run import processor
+from janus_kit.bench.machine import processor
 from janus_kit.bench.shapes import folder_of
 from janus_kit.generation import native
 from janus_kit.steps import native_step

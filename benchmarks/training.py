@@ -20,7 +20,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from janus_kit.bench.run import medians, processor
+from janus_kit.bench.machine import processor
+from janus_kit.bench.run import medians
 from janus_kit.config import PRESETS
 from janus_kit.generation.vq import Decoder
 from janus_kit.training.loop import quick_in_half

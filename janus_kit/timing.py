@@ -24,11 +24,14 @@ def bench(
     tokens: Annotated[int, typer.Option(min=1, help="The longest caption.")] = 24,
     rounds: Annotated[int, typer.Option(min=1, help="Of all contenders.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice.")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Our steps by torch.compile, on a GPU.")
+    ] = False,
     compiled: Annotated[
         bool, typer.Option("--compiled", help="Also transformers' steps by torch.compile.")
     ] = False,
     captions: Annotated[bool, typer.Option(help="Also captions and answers.")] = True,
-    load: Annotated[bool, typer.Option("--load", help="Also loading, on the CPU.")] = False,
+    load: Annotated[bool, typer.Option("--load", help="Also loading.")] = False,
     peers: Annotated[
         str | None,
         typer.Option(help="Of generate, dynamic cache and published loop, with commas. [all]"),
@@ -40,7 +43,8 @@ def bench(
 ) -> None:
     """Time janus-kit beside transformers on the same weights, in turns, and compare the results.
 
-    Exits with 1 where codes or tokens differ in float32. Needs transformers.
+    Exits with 1 where codes or tokens differ in float32. Needs transformers, but for --peers ""
+    --no-captions.
 
     \b
     janus-kit bench
@@ -50,7 +54,8 @@ def bench(
     from janus_kit.bench.run import bench as run
     from janus_kit.options import needs
 
-    needs("transformers", "score")
+    if captions or compiled or peers != "":
+        needs("transformers", "score")
     result = run(
         shape,
         model=model,
@@ -62,6 +67,7 @@ def bench(
         tokens=tokens,
         rounds=rounds,
         threads=threads,
+        compile=compile,
         compiled=compiled,
         captions=captions,
         load=load,

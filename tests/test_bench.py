@@ -20,17 +20,21 @@ def test_the_command_times_both_and_finds_them_equal(
     ended = janus("bench", *small, "-o", "there/figures.json")
     assert ended.code == 0, ended.err
     figures = json.loads((tmp_path / "there/figures.json").read_text(encoding="utf-8"))
-    drawing, preview, decoding, caption, answer = figures["seconds"].values()
+    drawing, preview, decoding, caption, first, answer = figures["seconds"].values()
     assert set(preview) == {"janus_kit"}
     assert set(drawing) == {"janus_kit", "generate", "dynamic cache", "published loop"}
     assert set(decoding) == {"janus_kit", "transformers"}
-    assert set(caption) == set(answer) == {"janus_kit", "generate"}
-    for contenders in (drawing, decoding, caption, answer):
+    assert set(caption) == set(first) == set(answer) == {"janus_kit", "generate"}
+    assert set(figures["tokens a second after the first"]) == {"janus_kit", "generate"}
+    assert 0 < figures["peak memory of janus_kit, GB"] <= figures["peak memory of all, GB"]
+    assert figures["first call, s"] > 0
+    for contenders in (drawing, decoding, caption, first, answer):
         assert all(0 < seconds["least"] <= seconds["wall"] for seconds in contenders.values())
     assert len(figures["agreement"]) == 4
     for found in figures["agreement"].values():
         assert found["equal"]
         assert found["same"] == found["of"] > 0
+        assert found["share"] == 1
     assert figures["versions"]["transformers"]
     assert ended.out.count("equal, ") == 4
     assert "generate" in ended.out
@@ -56,6 +60,21 @@ def test_some_peers_are_left_out(janus: Run, hf_folder: Path, tmp_path: Path) ->
     ended = janus(*small, "--peers", "vllm")
     assert ended.code == 2
     assert "not 'vllm'" in ended.err
+
+
+def test_transformers_is_left_out_where_nothing_is_asked_of_it(
+    janus: Run, hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "Theirs", None)
+    small = ("bench", "--model", hf_folder, "--rounds", 1, "--no-captions", "--codes", 4)
+    ended = janus(*small, "--peers", "")
+    assert ended.code == 0, ended.err
+    assert "generate" not in ended.out
+
+
+def test_numbers_that_part_are_counted_before_and_after() -> None:
+    found = bench.agreement([[1, 2, 3, 4], [5, 6]], [[1, 9, 3, 4], [5, 6]])
+    assert found == {"equal": False, "same": 3, "of": 6, "share": round(5 / 6, 4)}
 
 
 def test_the_first_row_is_shown_and_nothing_is_drawn_after_it(

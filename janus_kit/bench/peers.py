@@ -188,13 +188,20 @@ class Theirs:
 
 
 def agreement(ours: Iterable[list[int]], theirs: Iterable[list[int]]) -> dict[str, Any]:
-    """Whether all rows are equal, and of how many numbers how many are before they part."""
-    same = total = 0
+    """Whether all rows are equal, of how many numbers how many are before they part, and the share
+    of those that are equal wherever they stand."""
+    same = total = alike = 0
     for a, b in zip(ours, theirs, strict=True):
-        pairs = enumerate(zip(a, b, strict=False))
-        same += next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
+        equal = [x == y for x, y in zip(a, b, strict=False)]
+        same += equal.index(False) if False in equal else len(equal)
+        alike += sum(equal)
         total += len(b)
-    return {"equal": same == total, "same": same, "of": total}
+    return {
+        "equal": same == total,
+        "same": same,
+        "of": total,
+        "share": round(alike / max(1, total), 4),
+    }
 
 
 def _cache_name(model: Any) -> str:

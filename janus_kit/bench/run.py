@@ -7,28 +7,25 @@ The wall clock counts unless the machine is busy with other work: then the CPU s
 import json
 import os
 import platform
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from janus_kit.bench.machine import loads, peak, processor, read_speed, step_bytes
 from janus_kit.bench.peers import PROMPT, Ours, Theirs, agreement
 from janus_kit.bench.shapes import folder_of
 from janus_kit.errors import OptionError
-from janus_kit.generation import native
 from janus_kit.pipeline import CAPTION, JanusPipeline
 from janus_kit.prompts import Message, chat_ids, drawing_ids
-from janus_kit.steps import native_step
 from janus_kit.variants import measuring
 
 __all__ = ["PEERS", "bench", "show"]
@@ -70,17 +67,6 @@ def medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, di
     }
 
 
-def processor() -> str:
-    """The name of the GPU or CPU, as far as the system tells it."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = named[0] if named else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-
-
 def bench(
     shape: str = "embedded",
     *,
@@ -93,6 +79,7 @@ def bench(
     tokens: int = 24,
     rounds: int = 3,
     threads: int | None = None,
+    compile: bool = False,
     compiled: bool = False,
     captions: bool = True,
     load: bool = False,
@@ -103,8 +90,9 @@ def bench(
 
     shape: embedded (its true weights) or a published one with random weights, made in folder; or
     model names any folder or id. codes: how many of a picture's codes are drawn, a square number;
-    decoding is counted when they are all. load: also time loading, each in a process of its own.
-    peers: which of PEERS draw, too.
+    decoding is counted when they are all. compile: ours by torch.compile, on a GPU; compiled: also
+    transformers' steps by it. load: also time loading, each in a process of its own. peers: which
+    of PEERS draw, too; transformers is left out where there is none and nothing else asks for it.
     """
     for peer in peers:
         if peer not in PEERS:
@@ -118,30 +106,43 @@ def bench(
         place = str(folder_of(shape, folder or Path("runs/shapes")))
     with measuring():
         pipe = JanusPipeline.from_pretrained(
-            place, device=device, dtype=dtype, quantization=quantization, verify=False
+            place,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            compile=compile,
+            verify=False,
         )
     pipe.set_progress_bar_config(disable=True)
+    if place is not None and model is None:
+        pipe.__dict__["model_hash"] = ""  # random numbers; reading all of them takes long
     count = codes or pipe.config.codes
     if isqrt(count) ** 2 != count or count > pipe.config.codes:
         raise OptionError(f"codes must be a square number up to {pipe.config.codes}, not {count}")
-    ours, theirs = Ours(pipe), Theirs(pipe, pipe.dtype)
-    drawers: dict[str, Callable[[int, int], list[list[int]]]] = {
-        "janus_kit": ours.draw,
-        "generate": theirs.draw,
-        "dynamic cache": theirs.draw_dynamic,
-        "published loop": theirs.draw_published,
-    }
+    ours = Ours(pipe)
+    # On a GPU a first call captures what is replayed, for the whole picture.
+    start = time.perf_counter()
+    ours.draw(count if pipe.device.type == "cuda" else 4, batch)
+    first_call, own_peak = time.perf_counter() - start, peak()
+    drawers: dict[str, Callable[[int, int], list[list[int]]]] = {"janus_kit": ours.draw}
+    if peers or captions or compiled:
+        theirs = Theirs(pipe, pipe.dtype)
+        drawers["generate"] = theirs.draw
+        drawers["dynamic cache"] = theirs.draw_dynamic
+        drawers["published loop"] = theirs.draw_published
     work = {name: Noted(drawers[name], count, batch) for name in ("janus_kit", *peers)}
     for name in work:
         drawers[name](4, batch)  # what a first call prepares is there for those that count
     if count == pipe.config.codes:
         pipe.decode(torch.zeros(batch, count, dtype=torch.long))
     ours.steps.clear()
-    found = {"read": [read_speed()]}
+    written: dict[str, float] = {}
+    found = {"read": [read_speed(pipe.device)]}
     tasks = {f"{batch} × {count} codes": medians(work, rounds)}
     drawn = work["janus_kit"].last
     same = {f"codes, {peer}": agreement(drawn, work[peer].last) for peer in peers}
     if count == pipe.config.codes:  # transformers shows nothing before the end
+        assert pipe.model_hash  # told on pictures, and read from the weights the first time
         first = {"janus_kit": lambda: ours.first_row(batch)}
         tasks[f"{batch} × preview of the first row"] = medians(first, rounds)
         painters = {"janus_kit": partial(ours.paint, drawn)}
@@ -160,7 +161,7 @@ def bench(
         pixels = pipe.decode(torch.tensor(drawn), "pt").float().cpu() * 2 - 1  # those just drawn
         for contender in (ours, theirs):
             contender.answer(ids, pixels, 2, end=True)
-        for length, end in ((tokens, True), (LONG, False)):
+        for length, end in ((tokens, True), (1, False), (LONG, False)):
             name = f"{batch} × {'caption' if end else 'answer'}, {length} tokens"
             given = {"tokens": length, "end": end}
             answers = {
@@ -170,31 +171,42 @@ def bench(
             tasks[name] = medians(answers, rounds)
             if end:  # without one, transformers takes the likeliest other token, and we the end
                 same[name] = agreement(*(answer.last for answer in answers.values()))
-    found["read"].append(read_speed())
+        short, long = (tasks[f"{batch} × answer, {n} tokens"] for n in (1, LONG))
+        written = {
+            name: round((LONG - 1) * batch / max(1e-9, long[name]["wall"] - short[name]["wall"]), 1)
+            for name in long
+        }
+    found["read"].append(read_speed(pipe.device))
     result: dict[str, Any] = {
         "shape": shape if model is None else pipe.name,
         "dtype": str(pipe.dtype).removeprefix("torch."),
         "quantization": quantization,
+        "compile": compile,
+        "model hash": pipe.model_hash,
         "date": datetime.now(UTC).date().isoformat(),
         "device": processor(),
         "threads": torch.get_num_threads(),
         "load average": list(os.getloadavg()),
         "rounds": rounds,
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("janus-kit", "torch", "transformers")},
+        | {n: version(n) for n in ("janus-kit", "torch", "transformers") if find_spec(_module(n))},
+        "first call, s": round(first_call, 2),
         "seconds": tasks,
+        "tokens a second after the first": written,
         "memory read, GB/s": found["read"],
         "step, ms": round(1000 * statistics.median(ours.steps), 3) if ours.steps else None,
         "step reads, GB": step_bytes(pipe, batch, count),
         "share of a memory read": share_of_read(pipe, ours.steps, batch, count, found["read"]),
         "agreement": same,
-        "peak memory, GB": round(peak(), 2),
+        "peak memory of janus_kit, GB": round(own_peak, 2),
+        "peak memory of all, GB": round(peak(), 2),
     }
-    if quantization is not None or pipe.dtype != torch.float32:
+    if batch == 1 and (quantization is not None or pipe.dtype != torch.float32):
         plain = JanusPipeline.from_pretrained(place, device=device, dtype="float32", verify=False)
         result["logits' difference"] = difference(pipe, plain, drawn[:1])
     if load:
-        result["load"] = loads(str(pipe.folder), dtype, quantization)
+        kind = str(pipe.dtype).removeprefix("torch.")
+        result["load"] = loads(str(pipe.folder), kind, quantization, pipe.device.type)
     return result
 
 
@@ -228,14 +240,8 @@ def difference(
     }
 
 
-def step_bytes(pipe: JanusPipeline, batch: int, count: int) -> float | None:
-    """GB that a mean step of drawing reads: weights, and half of the cache."""
-    step = native_step(pipe.model, "code")
-    if step is None:
-        return None
-    language = pipe.config.language
-    width = 2 * language.layers * language.kv_heads * language.head_dim * pipe.dtype.itemsize
-    return round((step.bytes + 2 * batch * (count / 2) * width) / 1e9, 4)
+def _module(package: str) -> str:
+    return package.replace("-", "_")
 
 
 def share_of_read(
@@ -245,63 +251,12 @@ def share_of_read(
     count: int,
     reads: Sequence[float | None],
 ) -> float | None:
-    """What steps of so many seconds read a second, over what a sum read before and after. None
-    where a step reads less than a CPU's caches may hold."""
+    """What steps of so many seconds read a second, over what was read before and after. None where
+    a step reads less than a CPU's caches may hold."""
     size, speeds = step_bytes(pipe, batch, count), [speed for speed in reads if speed]
-    if size is None or size < 0.5 or not speeds or not steps:
+    if size < 0.5 or not speeds or not steps:
         return None
     return round(size / statistics.median(steps) / statistics.mean(speeds), 2)
-
-
-def read_speed() -> float | None:
-    return round(native.read_speed(), 2) if native.available() else None
-
-
-def peak() -> float:
-    """GB of memory at the most, of the GPU where there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
-_LOAD = """
-import resource, sys, time, torch
-{imports}
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start, used = time.perf_counter(), time.process_time()
-model = {call}
-print(time.perf_counter() - start, time.process_time() - used,
-      (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6)
-"""
-
-
-def loads(folder: str, dtype: str, quantization: str | None) -> dict[str, dict[str, float]]:
-    """Seconds and GB of loading, each in a process of its own with its imports made before."""
-    ours = f"JanusPipeline.from_pretrained(sys.argv[1], dtype={dtype!r}, device='cpu'"
-    chosen = "" if quantization is None else f", quantization={quantization!r}"
-    theirs = f"JanusForConditionalGeneration.from_pretrained(sys.argv[1], dtype=torch.{dtype})"
-    needs = (
-        "from janus_kit import JanusPipeline\n"
-        "from janus_kit.variants import measuring\n"
-        "refused = measuring()  # kept: what nothing holds is over at once\n"
-        "refused.__enter__()"
-    )
-    scripts = {
-        "janus_kit": (needs, f"{ours}{chosen}, verify=False)"),
-        "janus_kit, verified": (needs, f"{ours}{chosen})"),
-        "transformers": ("from transformers import JanusForConditionalGeneration", theirs),
-    }
-    found = {}
-    for name, (imports, call) in scripts.items():
-        said = subprocess.run(  # noqa: S603 - this Python, and a text of this file
-            [sys.executable, "-c", _LOAD.format(imports=imports, call=call), folder],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        wall, used, size = (round(float(text), 3) for text in said.stdout.split()[-3:])
-        found[name] = {"wall": wall, "cpu": used, "GB": size}
-    return found
 
 
 def show(result: Mapping[str, Any]) -> str:
@@ -322,14 +277,22 @@ def show(result: Mapping[str, Any]) -> str:
     for what, found in result["agreement"].items():
         verdict = "equal" if found["equal"] else "NOT EQUAL"
         lines.append(f"{what + ':':<34}{verdict}, {found['same']} of {found['of']}")
+        if not found["equal"]:
+            lines[-1] += f" before they part, {found['share']:.1%} in all"
     if "logits' difference" in result:
         lines.append("logits' difference from float32: " + str(result["logits' difference"]))
     for name, figures in result.get("load", {}).items():
         lines.append(f"load, {name}: {figures['wall']} s, {figures['GB']} GB")
+    for name, speed in result["tokens a second after the first"].items():
+        lines.append(f"{name}: {speed} tokens a second after the first")
     if result["step, ms"] is not None:
         share = result["share of a memory read"]
         of = "" if share is None else f", {share:.0%} of a memory read"
         lines.append(f"a step: {result['step, ms']} ms{of}")
+    lines.append(
+        f"first call: {result['first call, s']} s; "
+        f"peak memory: {result['peak memory of janus_kit, GB']} GB"
+    )
     lines.append(f"memory read: {result['memory read, GB/s']} GB/s; load: {result['load average']}")
     return "\n".join(lines)
 

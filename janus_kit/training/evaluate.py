@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from janus_kit import loading
+from janus_kit.bench.machine import processor
 from janus_kit.bench.peers import Ours, Theirs, agreement
-from janus_kit.bench.run import difference, medians, processor
+from janus_kit.bench.run import difference, medians
 from janus_kit.options import needs
 from janus_kit.pipeline import CAPTION, JanusPipeline
 from janus_kit.prompts import Message, chat_ids

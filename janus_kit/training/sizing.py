@@ -143,6 +143,6 @@ def _read(schedules: Schedules, path: Path) -> Schedules:
 
 
 def _device(device: torch.device) -> str:
-    from janus_kit.bench.run import processor
+    from janus_kit.bench.machine import processor
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()

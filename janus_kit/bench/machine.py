@@ -1,0 +1,132 @@
+"""What a machine is, how fast it reads memory, and what loading a model takes there."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from janus_kit.generation import native
+from janus_kit.pipeline import JanusPipeline
+from janus_kit.steps import native_step
+
+__all__ = ["loads", "peak", "processor", "read_speed", "step_bytes"]
+
+COPIED = 2 * 10**9  # bytes that a GPU copies to tell its speed
+COPIES = 10
+
+
+def processor() -> str:
+    """The name of the GPU or CPU, as far as the system tells it."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = named[0] if named else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def read_speed(device: torch.device) -> float | None:
+    """GB a second: what a sum reads on a CPU, what a copy reads and writes on a GPU; else None."""
+    if device.type == "cuda":
+        source, target = (torch.zeros(COPIED // 4, device=device) for _ in range(2))
+        target.copy_(source)
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        for _ in range(COPIES):
+            target.copy_(source)
+        torch.cuda.synchronize(device)
+        return round(2 * COPIED * COPIES / (time.perf_counter() - start) / 1e9, 2)
+    return round(native.read_speed(), 2) if device.type == "cpu" and native.available() else None
+
+
+def peak() -> float:
+    """GB of memory at the most so far, of the GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def step_bytes(pipe: JanusPipeline, batch: int, count: int) -> float:
+    """GB that a mean step of drawing count codes of each picture reads: weights, half a cache."""
+    language, model = pipe.config.language, pipe.model
+    step = native_step(model, "code")
+    if step is not None:
+        weights = step.bytes
+    else:
+        parts = (model.language.layers, model.language.norm, model.code_head)
+        weights = sum(_held(t) for part in parts for t in _tensors(part))
+    width = 2 * language.layers * language.kv_heads * language.head_dim * pipe.dtype.itemsize
+    return round((weights + 2 * batch * (count / 2) * width) / 1e9, 4)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _held(tensor: Tensor) -> int:
+    """Bytes of a tensor, or of those that a packed one consists of."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        return tensor.nbytes
+    return sum(_held(getattr(tensor, name)) for name in flatten()[0])
+
+
+_LOAD = """
+import resource, sys, time, torch
+{imports}
+def held():
+    if {device!r} == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+torch.zeros(1, device={device!r})
+before = held()
+start, used = time.perf_counter(), time.process_time()
+model = {call}
+if {device!r} == "cuda":
+    torch.cuda.synchronize()
+print(time.perf_counter() - start, time.process_time() - used, held() - before)
+"""
+
+
+def loads(
+    folder: str, dtype: str, quantization: str | None, device: str = "cpu"
+) -> dict[str, dict[str, float]]:
+    """Seconds and GB of loading, each in a process of its own with its imports made before.
+
+    device: cpu or cuda, whose memory then counts.
+    """
+    ours = f"JanusPipeline.from_pretrained(sys.argv[1], dtype={dtype!r}, device={device!r}"
+    chosen = "" if quantization is None else f", quantization={quantization!r}"
+    theirs = f"JanusForConditionalGeneration.from_pretrained(sys.argv[1], dtype=torch.{dtype})"
+    needs = (
+        "from janus_kit import JanusPipeline\n"
+        "from janus_kit.variants import measuring\n"
+        "refused = measuring()  # kept: what nothing holds is over at once\n"
+        "refused.__enter__()"
+    )
+    scripts = {
+        "janus_kit": (needs, f"{ours}{chosen}, verify=False)"),
+        "janus_kit, verified": (needs, f"{ours}{chosen})"),
+        "transformers": (
+            "from transformers import JanusForConditionalGeneration",
+            f"{theirs}.to({device!r})",
+        ),
+    }
+    found = {}
+    for name, (imports, call) in scripts.items():
+        said = subprocess.run(  # noqa: S603 - this Python, and a text of this file
+            [sys.executable, "-c", _LOAD.format(imports=imports, call=call, device=device), folder],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        wall, used, size = (round(float(text), 3) for text in said.stdout.split()[-3:])
+        found[name] = {"wall": wall, "cpu": used, "GB": size}
+    return found
