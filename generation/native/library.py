@@ -22,7 +22,7 @@ def library() -> Any:
     """The compiled code, or None where it was not built."""
     found = importlib.util.find_spec("janus_kit.generation.native._step")
     if found is None or found.origin is None:
-        log.info("the native step was not built; drawing goes on in PyTorch, slower")
+        log.warning("the native step was not built; drawing goes on in PyTorch, slower")
         return None
     try:
         opened = ctypes.CDLL(found.origin)
