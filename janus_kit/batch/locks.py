@@ -41,7 +41,8 @@ class Lock:
                 if who.endswith(SOON) and not brief:
                     if not told:
                         log.warning("%s: waiting for %s", folder, who)
-                    told = True
+                    # Whoever comes after it has not yet written its name for a moment.
+                    told, deadline = True, time.monotonic() + PATIENCE
                 elif time.monotonic() > deadline:
                     self.release()
                     raise Busy(

@@ -190,7 +190,7 @@ def bench(
         "rounds": rounds,
         "versions": {"python": platform.python_version()}
         | {n: version(n) for n in ("janus-kit", "torch", "transformers") if find_spec(_module(n))},
-        "first call, s": round(first_call, 2),
+        "first call, s": round(first_call, 4),
         "seconds": tasks,
         "tokens a second after the first": written,
         "memory read, GB/s": found["read"],
