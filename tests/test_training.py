@@ -323,8 +323,9 @@ def test_the_whole_recipe_runs_and_its_model_loads_in_transformers(tmp_path: Pat
     old, new = (JanusPipeline.from_pretrained(path).model.state_dict() for path in (folder, longer))
     moved = {name for name in old if not torch.equal(old[name], new[name])}
     assert {"language", "vision", "vq", "code_head"} <= {name.split(".")[0] for name in moved}
+    silent = ("vq.encoder", "vq.decoder.levels.4")  # not named in so few steps; begins silent
     kernels = {name for name in old if name.startswith("vq.") and name.endswith("conv1.weight")}
-    assert {name for name in kernels if "encoder" not in name} <= moved
+    assert {name for name in kernels if not name.startswith(silent)} <= moved
     near = torch.nn.functional.cosine_similarity
     name = "language.layers.0.attention.qkv.weight"
     assert near(old[name].flatten(), new[name].flatten(), dim=0) > 0.99  # not begun anew
