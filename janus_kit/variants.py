@@ -5,7 +5,6 @@ $XDG_CACHE_HOME/janus_kit/quantized.
 """
 
 import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from janus_kit.errors import OptionError
 from janus_kit.generation.native import BITS, Packed, available
+from janus_kit.options import needs
 from janus_kit.packages import cache_home
 from janus_kit.storage import weight_files
 
@@ -108,8 +108,7 @@ class Variant:
             raise OptionError(
                 f"quantization is for CPUs and GPUs of NVIDIA, not for {device.type}; leave it out"
             )
-        if importlib.util.find_spec("torchao") is None:
-            raise OptionError("quantization on a GPU needs torchao: pip install 'janus-kit[gpu]'")
+        needs("torchao", "gpu")
         if self.quantization == "fp8" and torch.cuda.get_device_capability(device) < (8, 9):
             raise OptionError(
                 "quantization='fp8' needs a GPU of compute capability 8.9 or more; take int8"

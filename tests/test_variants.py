@@ -187,7 +187,7 @@ def test_what_is_not_supported_is_refused_plainly(
     monkeypatch.setattr(variants, "available", lambda: False)
     with pytest.raises(OptionError, match="was not built"):
         load(hf_folder, device="cpu", quantization="int8")
-    monkeypatch.setattr(variants.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("janus_kit.options.importlib.util.find_spec", lambda name: None)
     with pytest.raises(OptionError, match="needs torchao"):
         Variant(quantization="int8").check(torch.device("cuda"))
     with pytest.raises(OptionError, match="not for mps"):

@@ -1,17 +1,19 @@
 """Names that any file name survives in, and files that appear whole or not at all."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from janus_kit.errors import BatchError
 
-__all__ = ["HIDDEN", "Scratch", "blocks", "is_full", "path_of", "reason", "text_of"]
+__all__ = ["HIDDEN", "Scratch", "blocks", "is_full", "json_lines", "path_of", "reason", "text_of"]
 
 HIDDEN = ".janus"  # the folder of the ledger, in the folder of the run's results
 _BYTES = "bytes:"
@@ -115,3 +117,21 @@ def blocks(path: Path) -> Iterator[None]:
         raise BatchError(f"{path}: cannot be read ({reason(error)}); check the path") from error
     except UnicodeDecodeError as error:
         raise BatchError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file with the numbers of their lines, from 1; empty lines are none.
+
+    Raises BatchError, naming the line, for what is no JSON object.
+    """
+    with blocks(path), path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise BatchError(f"{path}: line {number} is not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise BatchError(f"{path}: line {number} is not a JSON object")
+            yield number, row

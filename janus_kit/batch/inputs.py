@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from janus_kit.batch.files import blocks, reason, text_of
+from janus_kit.batch.files import blocks, json_lines, reason, text_of
 from janus_kit.batch.results import claimed
 from janus_kit.batch.walk import shown, walk
 from janus_kit.errors import BatchError, ImageError
@@ -215,20 +215,11 @@ def _column(path: str, columns: Sequence[str], wanted: str | None) -> str:
 def _jsonl(path: str, root: str, wanted: str | None) -> Iterator[Item]:
     """A picture for each line's path, which is relative to the table."""
     name = _name(path, root)
-    with blocks(Path(path)), open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise BatchError(f"{path}: line {number + 1} is not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise BatchError(f"{path}: line {number + 1} is not a JSON object")
-            found = row.get(_column(path, list(row), wanted))
-            if not isinstance(found, str):
-                raise BatchError(f"{path}: line {number + 1} has no path in its column")
-            yield _of_path(f"{name}/{number}", path, found)
+    for number, row in json_lines(Path(path)):
+        found = row.get(_column(path, list(row), wanted))
+        if not isinstance(found, str):
+            raise BatchError(f"{path}: line {number} has no path in its column")
+        yield _of_path(f"{name}/{number - 1}", path, found)
 
 
 def _of_path(name: str, table: str, found: str) -> Item:

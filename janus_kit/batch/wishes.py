@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from janus_kit.batch.files import blocks, reason
+from janus_kit.batch.files import blocks, json_lines, reason
 from janus_kit.errors import BatchError, OptionError
 from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.options import SEEDS, batch_rows, whole
@@ -140,17 +140,8 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
                     f"{path}: line {reader.reader.line_num} is no readable CSV ({error})"
                 ) from error
         return
+    if kind == ".jsonl":
+        yield from (row for _, row in json_lines(path))
+        return
     with blocks(path), path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            if kind != ".jsonl":
-                yield {"prompt": line.strip()}
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise BatchError(f"{path}: line {number} is not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise BatchError(f"{path}: line {number} is not a JSON object")
-            yield row
+        yield from ({"prompt": line.strip()} for line in file if line.strip())
