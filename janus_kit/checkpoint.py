@@ -4,11 +4,10 @@ Reads both published layouts (names.py) from whole files (storage.py); writes Hu
 layout, which transformers reads too.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -25,13 +24,15 @@ from janus_kit.generation.native import Packed
 from janus_kit.linears import Stacked, Unfilled
 from janus_kit.model import Janus
 from janus_kit.names import HUGGING_FACE, Piece, is_leftover, pieces
-from janus_kit.prompts import BEGIN_IMAGE, BOS, END_IMAGE, EOS, IMAGE, PAD, Tokenizer
+from janus_kit.packages import cache_home
+from janus_kit.settings import write_json, write_settings
 from janus_kit.storage import (
     DTYPES,
     INDEX,
     WEIGHTS,
     Stored,
     checksum,
+    fingerprint,
     read_generation,
     read_json,
     some,
@@ -58,7 +59,8 @@ def load(
     """The model of a folder in either layout; dtype None takes that of the weights.
 
     Weights of MAPPED bytes and more stay in their file where device and dtype allow it. Raises
-    CheckpointError unless the folder holds a whole Janus. verify also looks for NaN and Inf.
+    CheckpointError unless the folder holds a whole Janus. verify also looks for NaN and Inf, in
+    weights that stay in their file once: an empty file in the cache says that they were sound.
     """
     variant = variant or Variant()
     source = _Source.open(folder)
@@ -67,6 +69,8 @@ def load(
     size = sum(path.stat().st_size for path in weight_files(folder))
     mapped = device.type == "cpu" and dtype == source.dtype and size >= MAPPED
     mapped &= variant.mapped
+    sound = cache_home() / "sound" / fingerprint(folder, variant.components, variant.bits)
+    verify &= not (mapped and sound.exists())
     model = source.model
     for name in PARTS[variant.components]:
         _replace(model, name, Absent(variant.components))
@@ -93,6 +97,10 @@ def load(
         packed.write()
     model.load_state_dict(state, strict=False, assign=True)
     assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
+    if mapped and verify:
+        with suppress(OSError):  # then they are looked at again
+            sound.parent.mkdir(parents=True, exist_ok=True)
+            sound.touch()
     return model, model.config
 
 
@@ -120,7 +128,7 @@ def save(
         raise OptionError("only a whole model in its own dtype can be saved; load it plainly first")
     state = model.state_dict()
     with _replaced(folder) as new:
-        _write_settings(new, model.config, model.dtype, tokenizer_folder, draws or {})
+        write_settings(new, model.config, model.dtype, tokenizer_folder, draws or {})
         _write_weights(new, model, model.dtype, lambda name: state[name].cpu(), shard)
 
 
@@ -137,7 +145,7 @@ def convert(source: Path, target: Path, *, shard: int = SHARD) -> None:
     with _replaced(target) as new:
         said = read_generation(source)
         draws = {name: said[name] for name in said if name in ("guidance_scale", "temperature")}
-        _write_settings(new, old.model.config, old.dtype, source, draws)
+        write_settings(new, old.model.config, old.dtype, source, draws)
         _write_weights(
             new,
             old.model,
@@ -315,86 +323,7 @@ def _write_weights(
         (new / part).chmod(0o644)  # safetensors writes for the owner alone
         weight_map |= dict.fromkeys(tensors, part)
     if len(files) > 1:
-        _write_json(
+        write_json(
             new / (WEIGHTS[0] + INDEX),
             {"metadata": {"total_size": total}, "weight_map": weight_map},
         )
-
-
-def _write_settings(
-    new: Path,
-    config: JanusConfig,
-    dtype: torch.dtype,
-    tokenizer_folder: Path,
-    draws: Mapping[str, float],
-) -> None:
-    """Write all but the weights, as transformers' classes for Janus read it."""
-    tokenizer = Tokenizer.from_folder(tokenizer_folder, config.language.vocab_size)
-    for name in (
-        "tokenizer.json",
-        "special_tokens_map.json",
-        "chat_template.jinja",
-        "chat_template.json",
-    ):
-        if (tokenizer_folder / name).is_file():
-            shutil.copyfile(tokenizer_folder / name, new / name)
-    path = tokenizer_folder / "tokenizer_config.json"
-    known = read_json(path) if path.is_file() else {}
-    defaults = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": BOS,
-        "eos_token": EOS,
-        "pad_token": PAD,  # null in Janus-Pro's own file
-        "padding_side": "left",
-    }
-    images = {"image_token": IMAGE, "boi_token": BEGIN_IMAGE, "eoi_token": END_IMAGE}
-    _write_json(
-        new / "tokenizer_config.json",
-        defaults
-        | {key: value for key, value in known.items() if value is not None}
-        | images
-        | {"processor_class": "JanusProcessor"},
-    )
-    side = config.vision.image_size
-    _write_json(
-        new / "preprocessor_config.json",
-        {
-            "image_processor_type": "JanusImageProcessor",
-            "processor_class": "JanusProcessor",
-            "do_resize": True,
-            "size": {"height": side, "width": side},
-            "min_size": 14,
-            "resample": 3,  # bicubic
-            "do_pad": True,
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": [0.5] * 3,
-            "image_std": [0.5] * 3,
-        },
-    )
-    _write_json(
-        new / "processor_config.json",
-        {
-            "processor_class": "JanusProcessor",
-            "num_image_tokens": config.vision.tokens,
-            "use_default_system_prompt": True,
-        },
-    )
-    _write_json(
-        new / "generation_config.json",
-        {
-            "bos_token_id": tokenizer.bos,
-            "eos_token_id": tokenizer.eos,
-            "pad_token_id": tokenizer.pad,
-            "guidance_scale": 5,
-            **draws,
-            "generation_kwargs": {"boi_token_id": tokenizer.begin_image},
-        },
-    )
-    name = str(dtype).removeprefix("torch.")
-    _write_json(new / "config.json", config.to_dict(image_token_id=tokenizer.image, dtype=name))
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -97,11 +97,11 @@ class JanusPipeline:
         Reads transformers' layout and deepseek-ai's own, safetensors or .bin. device: "auto" takes
         CUDA, then MPS, then the CPU. dtype: "auto" is float32 on the CPU and the dtype of the
         weights elsewhere; torch_dtype is diffusers' name of it. verify looks for NaN and infinite
-        numbers in the weights. compile: have torch.compile make the steps of a GPU. quantization
-        "int8", "int4" or "fp8" holds fewer bits of what a step reads, components "draw" or
-        "understand" only what that takes, offload "cpu" the weights in memory until a GPU needs
-        them. Raises CheckpointError for a folder that is not whole, DeviceError for a device or
-        dtype that is not there, OptionError for what a device cannot do and for a quantization
+        numbers in the weights, in large ones once. compile: have torch.compile make the steps of a
+        GPU. quantization "int8", "int4" or "fp8" holds fewer bits of what a step reads, components
+        "draw" or "understand" only what that takes, offload "cpu" the weights in memory until a GPU
+        needs them. Raises CheckpointError for a folder that is not whole, DeviceError for a device
+        or dtype that is not there, OptionError for what a device cannot do and for a quantization
         that the model was found not to stand.
         """
         variant = Variant(

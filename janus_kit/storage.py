@@ -27,6 +27,7 @@ __all__ = [
     "WEIGHTS",
     "Stored",
     "checksum",
+    "fingerprint",
     "read_generation",
     "read_json",
     "some",
@@ -49,6 +50,16 @@ class Stored:
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
     map: Callable[[], Tensor]  # as read, where a file allows it without a copy
+
+
+def fingerprint(folder: Path, *more: object) -> str:
+    """Names the weights of a folder as they are now, by place, size and time, and more: 32 letters.
+
+    More is what JSON can write.
+    """
+    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(folder)]
+    about = json.dumps([str(folder.resolve()), files, *more])
+    return hashlib.sha256(about.encode()).hexdigest()[:32]
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -4,7 +4,6 @@ Packed weights are made tensor by tensor as a folder is loaded, and kept in a ca
 $XDG_CACHE_HOME/janus_kit/quantized.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -26,7 +25,7 @@ from janus_kit.errors import OptionError
 from janus_kit.generation.native import BITS, Packed, available
 from janus_kit.options import needs
 from janus_kit.packages import cache_home
-from janus_kit.storage import weight_files
+from janus_kit.storage import fingerprint
 
 __all__ = [
     "PARTS",
@@ -189,11 +188,7 @@ class PackedFile:
 
     def __init__(self, folder: Path, bits: int) -> None:
         self.bits = bits
-        files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(folder)]
-        about = json.dumps([str(folder.resolve()), files, bits, SCHEME])
-        self.path = (
-            cache_folder() / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.safetensors"
-        )
+        self.path = cache_folder() / f"{fingerprint(folder, bits, SCHEME)}.safetensors"
         self.found: dict[str, Tensor] = {}
         self.made: dict[str, Tensor] = {}
         if self.path.is_file():

@@ -35,6 +35,7 @@ STOREYS = (
         "graphs",
         "names",
         "storage",
+        "settings",
         "packages",
         "sharing",
         "metadata",

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from pipeline_parts import picture
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from janus_kit import JanusPipeline, OptionError, checkpoint, loading, variants
+from janus_kit.errors import CheckpointError
 from janus_kit.generation import native
 from janus_kit.generation.native import Packed, available, level
 from janus_kit.linears import Stacked
@@ -243,6 +245,41 @@ def test_mapped_weights_are_those_that_are_read_and_can_be_saved(
     checkpoint.save(mapped, tmp_path / "new", tokenizer_folder=hf_folder)
     again, _ = checkpoint.load(tmp_path / "new", device=CPU)
     assert all(torch.equal(t, found[name]) for name, t in again.state_dict().items())
+
+
+def test_weights_that_stay_in_their_file_are_looked_at_once_until_it_changes(
+    hf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(hf_folder, tmp_path / "own")
+    looked: list[str] = []
+    verify = checkpoint._Source._verify
+    monkeypatch.setattr(
+        checkpoint._Source,
+        "_verify",
+        lambda self, piece, rows: (looked.append(piece.name), verify(self, piece, rows)),
+    )
+
+    def looks(**options: Any) -> int:
+        looked.clear()
+        checkpoint.load(folder, device=CPU, **options)
+        return len(looked)
+
+    read = looks()
+    assert read > 0
+    assert looks() == read
+    monkeypatch.setattr(checkpoint, "MAPPED", 0)
+    assert looks(verify=False) == 0
+    draw = Variant(components="draw")
+    assert 0 < looks(variant=draw) < read  # of the other part nothing is known by that
+    assert [looks(), looks(), looks(variant=draw)] == [read, 0, 0]
+    weights = folder / "model.safetensors"
+    state = load_file(weights)
+    name = next(iter(state))
+    state[name].view(-1)[0] = float("nan")
+    save_file(state, weights, metadata={"format": "pt"})
+    for _ in range(2):  # what was refused was not found sound
+        with pytest.raises(CheckpointError, match=name):
+            looks()
 
 
 def test_offloaded_weights_give_the_same(
