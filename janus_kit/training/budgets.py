@@ -21,6 +21,9 @@ class Budget:
     model: Schedule
     stages: tuple[str, ...] = STAGES  # that learn
     new_codes: bool = False  # for coloured things, in place of those of a start
+    # The share of its rate at which a language model goes on: at the full one it first forgets, and
+    # a run of minutes ends worse than it began.
+    going_on: float = 0.4
     preset: str = "tiny"
     names: tuple[str, ...] = NAMES
     perceptual: bool = True  # fetches a network of photographs

@@ -284,6 +284,7 @@ def _model(
     scenes = (
         world.compose(SURVEYED + i, names=plan.names, steady=True) for i in range(plan.surveyed)
     )
+    pace = 1.0 if taken is None else plan.going_on
     return train_model(
         PRESETS[plan.preset],
         book,
@@ -291,7 +292,7 @@ def _model(
         other(partial(example, plan.names)),
         other(partial(asked, plan.names)),
         folder / "model_stage",
-        plan.model,
+        replace(plan.model, rate=pace * plan.model.rate),
         traits=survey(book, scenes, plan.names) if taken is None else None,
         vision=vision,
         spoil=partial(as_drawn, book),
