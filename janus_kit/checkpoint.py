@@ -7,7 +7,7 @@ layout, which transformers reads too.
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from janus_kit.cache import recall, remember
 from janus_kit.config import JanusConfig
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.generation.native import Packed
 from janus_kit.linears import Stacked, Unfilled
 from janus_kit.model import Janus
 from janus_kit.names import HUGGING_FACE, Piece, is_leftover, pieces
-from janus_kit.packages import cache_home
 from janus_kit.settings import write_json, write_settings
 from janus_kit.storage import (
     DTYPES,
@@ -60,17 +60,17 @@ def load(
 
     Weights of MAPPED bytes and more stay in their file where device and dtype allow it. Raises
     CheckpointError unless the folder holds a whole Janus. verify also looks for NaN and Inf, in
-    weights that stay in their file once: an empty file in the cache says that they were sound.
+    weights that stay in their file once: a note in the cache says that they were sound.
     """
     variant = variant or Variant()
+    mark = fingerprint(folder, variant.components, variant.bits)  # before anything is read
     source = _Source.open(folder)
     dtype = dtype or source.dtype
     packed = PackedFile(folder, variant.bits) if variant.bits else None
     size = sum(path.stat().st_size for path in weight_files(folder))
     mapped = device.type == "cpu" and dtype == source.dtype and size >= MAPPED
     mapped &= variant.mapped
-    sound = cache_home() / "sound" / fingerprint(folder, variant.components, variant.bits)
-    verify &= not (mapped and sound.exists())
+    verify &= not (mapped and recall("sound", mark) is not None)
     model = source.model
     for name in PARTS[variant.components]:
         _replace(model, name, Absent(variant.components))
@@ -97,10 +97,8 @@ def load(
         packed.write()
     model.load_state_dict(state, strict=False, assign=True)
     assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
-    if mapped and verify:
-        with suppress(OSError):  # then they are looked at again
-            sound.parent.mkdir(parents=True, exist_ok=True)
-            sound.touch()
+    if mapped and verify and not (packed and packed.found):  # of which nobody has seen the weights
+        remember("sound", mark)
     return model, model.config
 
 

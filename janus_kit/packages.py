@@ -4,7 +4,6 @@ So whatever mirror or proxy a client is set to is used.
 """
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from janus_kit.errors import JanusKitError
 
-__all__ = ["Package", "cache_home", "fetch"]
+__all__ = ["Package", "fetch"]
 
 _COMMANDS = {  # client → what fetches one archive into the working folder
     "apt-get": ("apt-get", "download"),
@@ -52,11 +51,6 @@ class Package:
             "pip": "see that pip reaches its index",
         }
         return f"{how[self.client]}, or put {self.file} into {{folder}} yourself"
-
-
-def cache_home() -> Path:
-    """The cache folder of this package, $XDG_CACHE_HOME/janus_kit."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "janus_kit"
 
 
 def fetch(package: Package, folder: Path) -> Path:

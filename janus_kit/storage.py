@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from janus_kit.cache import recall, remember
 from janus_kit.errors import CheckpointError
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
 WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
 INDEX: Final = ".index.json"  # behind one of these names: the list of the parts of a divided file
 DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+LARGE: Final = 2**28  # bytes of weights from which on it pays to keep what was found out
 _AGAIN: Final = "download it again"
 
 
@@ -105,13 +107,22 @@ def _parts(index: Path) -> list[Path]:
 def checksum(folder: Path) -> str:
     """SHA-256 of a folder's weights, in hex: that of the one file, as model hubs show it.
 
-    Of several files, that of what sha256sum prints for them.
+    Of several files, that of what sha256sum prints for them. That of large ones is kept in the
+    cache until they change.
     """
-    sums = {path.name: _sha256(path) for path in weight_files(folder)}
-    if len(sums) == 1:
-        return next(iter(sums.values()))
-    listing = "".join(f"{value}  {name}\n" for name, value in sums.items())
-    return hashlib.sha256(listing.encode()).hexdigest()
+    files = weight_files(folder)
+    large = sum(path.stat().st_size for path in files) >= LARGE
+    mark = fingerprint(folder) if large else ""
+    if large and (known := recall("sha256", mark)):
+        return known
+    sums = {path.name: _sha256(path) for path in files}
+    found = next(iter(sums.values()))
+    if len(sums) > 1:
+        listing = "".join(f"{value}  {name}\n" for name, value in sums.items())
+        found = hashlib.sha256(listing.encode()).hexdigest()
+    if large:
+        remember("sha256", mark, found)
+    return found
 
 
 def _sha256(path: Path) -> str:

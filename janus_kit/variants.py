@@ -4,6 +4,7 @@ Packed weights are made tensor by tensor as a folder is loaded, and kept in a ca
 $XDG_CACHE_HOME/janus_kit/quantized.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -21,10 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from janus_kit.errors import OptionError
+from janus_kit.cache import cache_home
+from janus_kit.errors import JanusKitError, OptionError
 from janus_kit.generation.native import BITS, Packed, available
 from janus_kit.options import needs
-from janus_kit.packages import cache_home
 from janus_kit.storage import fingerprint
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+FOLDER: Final = "quantized"  # in the cache
 SCHEME: Final = 1  # of packed files; another number where what is in them changes
 # What is packed: every matrix that a decoder step reads.
 PACKED: Final = re.compile(
@@ -178,24 +180,24 @@ class Absent(nn.Module):
         raise self._refuse()
 
 
-def cache_folder() -> Path:
-    """Where packed weights are kept."""
-    return cache_home() / "quantized"
-
-
 class PackedFile:
-    """Packed weights of one folder: read where its file is there, else collected and written."""
+    """Packed weights of one folder: read where its file is there, else collected and written.
+
+    The file of what the folder held before goes when a new one is written.
+    """
 
     def __init__(self, folder: Path, bits: int) -> None:
         self.bits = bits
-        self.path = cache_folder() / f"{fingerprint(folder, bits, SCHEME)}.safetensors"
+        self.place = f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}-int{bits}"
+        self.name = f"{self.place}-{fingerprint(folder, SCHEME)}.safetensors"
         self.found: dict[str, Tensor] = {}
         self.made: dict[str, Tensor] = {}
-        if self.path.is_file():
-            try:
-                self.found = load_file(self.path)  # mapped: pages are read as they are used
-            except (SafetensorError, OSError) as error:
-                log.warning("%s: cannot be read (%s); it is made again", self.path, error)
+        try:
+            path = cache_home() / FOLDER / self.name
+            if path.is_file():
+                self.found = load_file(path)  # mapped: pages are read as they are used
+        except (SafetensorError, OSError, JanusKitError) as error:
+            log.warning("the packed weights cannot be read (%s); they are made again", error)
 
     def get(self, name: str, shape: tuple[int, ...]) -> Packed | None:
         """The packed matrix of one of our parameters, if the file holds it."""
@@ -216,15 +218,20 @@ class PackedFile:
         """Keep what was made, whole or not at all; a disk that is full stops nothing."""
         if not self.made:
             return
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        partial = None
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            path = cache_home() / FOLDER / self.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{self.name}.{os.getpid()}")
             save_file(self.found | self.made, partial)
-            partial.replace(self.path)
-        except (SafetensorError, OSError) as error:
-            log.warning("%s: cannot be written (%s); it is made anew next time", self.path, error)
+            partial.replace(path)
+            for old in set(path.parent.glob(f"{self.place}-*")) - {path}:
+                old.unlink(missing_ok=True)
+        except (SafetensorError, OSError, JanusKitError) as error:
+            log.warning("the packed weights cannot be kept (%s); they are made anew", error)
             with suppress(OSError):
-                partial.unlink()
+                if partial is not None:
+                    partial.unlink()
 
 
 def _fits(packed: Tensor, scale: Tensor, sizes: tuple[int, tuple[int, ...]]) -> bool:

@@ -37,6 +37,7 @@ STOREYS = (
         "storage",
         "settings",
         "packages",
+        "cache",
         "sharing",
         "metadata",
         "loading",

@@ -11,7 +11,7 @@ from pipeline_parts import picture
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from janus_kit import JanusPipeline, OptionError, checkpoint, loading, variants
+from janus_kit import JanusPipeline, OptionError, checkpoint, loading, storage, variants
 from janus_kit.errors import CheckpointError
 from janus_kit.generation import native
 from janus_kit.generation.native import Packed, available, level
@@ -161,15 +161,47 @@ def test_packed_weights_are_kept_and_found_again(
     (folder / "model.safetensors").touch()  # another file: it is packed again
     quantized(folder, 8)
     assert packs
+    assert len(list(own_cache.iterdir())) == 1  # what the folder held before is not kept
 
 
 @needs_native
+@pytest.mark.parametrize("homeless", [False, True])
 def test_a_cache_that_cannot_be_written_stops_nothing(
-    hf_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    hf_folder: Path,
+    tmp_path: Path,
+    homeless: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    (tmp_path / "cache").write_text("a file where the folder should be")
+    if homeless:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", raises_as_without_a_home)
+    else:
+        (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setattr(checkpoint, "MAPPED", 0)
+    monkeypatch.setattr(storage, "LARGE", 0)
     work(quantized(hf_folder, 8))
-    assert "cannot be written" in caplog.text
+    assert "cannot be kept" in caplog.text
+
+
+def raises_as_without_a_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_the_checksum_of_large_weights_is_kept_until_they_change(
+    hf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(hf_folder, tmp_path / "own")
+    monkeypatch.setattr(storage, "LARGE", 0)
+    found = storage.checksum(folder)
+    read = storage._sha256
+    monkeypatch.setattr(storage, "_sha256", lambda path: pytest.fail(f"{path} is read again"))
+    assert storage.checksum(folder) == found
+    monkeypatch.setattr(storage, "_sha256", read)
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    assert storage.checksum(folder) != found
 
 
 def test_what_is_not_supported_is_refused_plainly(
@@ -272,6 +304,10 @@ def test_weights_that_stay_in_their_file_are_looked_at_once_until_it_changes(
     draw = Variant(components="draw")
     assert 0 < looks(variant=draw) < read  # of the other part nothing is known by that
     assert [looks(), looks(), looks(variant=draw)] == [read, 0, 0]
+    if available():  # of matrices that were packed unseen, nobody knows
+        packed = Variant(quantization="int8")
+        assert looks(variant=packed, verify=False) == 0
+        assert 0 < looks(variant=packed) == looks(variant=packed) < read
     weights = folder / "model.safetensors"
     state = load_file(weights)
     name = next(iter(state))

@@ -6,8 +6,9 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+from janus_kit.cache import cache_home
 from janus_kit.errors import ScoringError
-from janus_kit.packages import Package, cache_home, fetch
+from janus_kit.packages import Package, fetch
 from janus_kit.scoring.dpg import PUBLISHED_BLOB, blob_id, is_published
 from janus_kit.scoring.records import digest, write_whole
 

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from janus_kit.packages import Package, cache_home, fetch
+from janus_kit.cache import cache_home
+from janus_kit.packages import Package, fetch
 from janus_kit.training import painting
 from janus_kit.training.bank.archives import from_deb
 from janus_kit.training.bank.names import NOTO

