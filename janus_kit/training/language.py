@@ -91,10 +91,13 @@ def matches(asked: Facts, shown: Facts) -> bool:
 def parse(text: str) -> Facts:
     """The facts of a caption or a prompt; what is not understood is passed over."""
     text = text.lower()
-    seen = []
+    seen: list[Fact] = []
     for number, color, noun in _FACT.findall(text):
         # "an orange cup" is a colour and a thing, "an orange" a thing.
-        seen.append((_WORDS.get(number, 1), color or None, _NOUNS[noun]))
+        fact = (_WORDS.get(number, 1), color or None, _NOUNS[noun])
+        # "There is a cup and a dog. The cup is left of the dog." names two things, not four.
+        if number != "the" or fact[2] not in {other[2] for other in seen}:
+            seen.append(fact)
     relation = _RELATION.search(text)
     return _canonical(seen, relation and SAME.get(relation[0], relation[0]))
 
@@ -128,12 +131,22 @@ def prompt(scene: Scene, rng: np.random.Generator) -> str:
     seen, relation = _seen(scene)
     digits, prefix = rng.random() < 0.1, pick(rng, _PREFIXES, _PREFIX_WEIGHTS)
     bare = len(seen) == 1 and seen[0][0] == 1 and rng.random() < 0.08  # "red apple"
-    phrases = [_phrase(fact, str(fact[0]) if digits and fact[0] > 1 else "") for fact in seen]
+    careless = pick(rng, ("s", "")) if rng.random() < 0.15 else None  # "two sheeps", "two cat"
+    phrases = [_typed(fact, digits, careless) for fact in seen]
+    placed = relation is not None and scene.task == "position"
+    way = rng.random()
+    if way < 0.04:
+        return detailed(scene)
     if bare:
         text = _colored(seen[0])
-    elif relation is None or scene.task != "position":
+    elif not placed and way < 0.08:
+        return _say(f"there {_are(seen[0][0])} {_listed(phrases)}")
+    elif not placed and len(seen) == 2 and way < 0.16:
+        text = " next to ".join(phrases)
+    elif not placed:
         text = _listed(phrases)
     else:
+        assert relation is not None
         beside = relation in ("left of", "right of")
         if rng.random() < 0.3:
             relation = f"{pick(rng, ('to the', 'on the'))} {relation}" if beside else relation
@@ -155,6 +168,7 @@ def questions(
         if color and [other[2] for other in seen].count(name) == 1:
             word = "colour" if rng.random() < 0.2 else "color"
             asked.append((f"What {word} {_are(count)} the {_noun(fact)}?", _say(color)))
+            asked.append(_tinted(fact, color, rng))
         asked.append((f"How many {plural(name)} are there?", _say(NUMBERS[count])))
     if len(seen) == 1:
         asked.append(("What is this?" if seen[0][0] == 1 else "What are these?", caption(scene)))
@@ -189,7 +203,8 @@ def mentions(text: str) -> list[tuple[int, str]]:
 def words() -> list[str]:
     """Every word that prompts of this world are made of, in lower case."""
     said = " ".join((*_NOUNS, *COLORS, *_WORDS, *OPPOSITE, *SAME, *_PREFIXES))
-    return sorted({*said.split(), "a", "an", "and", "the", "to", "on", "of", "in", "is", "with"})
+    more = "a an and the to on of in is are with next there thing things"
+    return sorted({*said.split(), *more.split()})
 
 
 def _noun(fact: Fact) -> str:
@@ -209,6 +224,15 @@ def _phrase(fact: Fact, number: str = "") -> str:
     text = _colored(fact)
     article = "an" if text[0] in "aeiou" and not text.startswith("uni") else "a"
     return f"{number or (article if fact[0] == 1 else NUMBERS[fact[0]])} {text}"
+
+
+def _typed(fact: Fact, digits: bool, ending: str | None) -> str:
+    """A phrase as people type it: a number in digits, or a plural by this ending alone."""
+    count, _, name = fact
+    if count == 1:
+        return _phrase(fact)
+    text = _phrase(fact, str(count) if digits else "")
+    return text if ending is None else text.removesuffix(plural(name)) + name + ending
 
 
 def _listed(phrases: Sequence[str]) -> str:
@@ -266,6 +290,14 @@ def _whether(
         kinds = [[f for f in kind if not _never(f, seen)] for kind in kinds]
         fact = pick(rng, pick(rng, [kind for kind in kinds if kind]))
     return f"{_say(_are(fact[0]))[:-1]} there {_phrase(fact)}?", "Yes." if there else "No."
+
+
+def _tinted(fact: Fact, color: str, rng: np.random.Generator) -> tuple[str, str]:
+    """Is the car red? Of a thing that has a colour."""
+    true = bool(rng.random() < 0.5)
+    others = [c for c in COLORS if c != color and not held_out(fact[2], c)]
+    said = color if true else pick(rng, others)
+    return f"{_say(_are(fact[0]))[:-1]} the {_noun(fact)} {said}?", "Yes." if true else "No."
 
 
 def _any(seen: Sequence[Fact], rng: np.random.Generator, names: Sequence[str]) -> tuple[str, str]:
