@@ -10,15 +10,8 @@ from pathlib import Path
 from typing import Any
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-COLUMNS = (
-    "drawing",
-    "ceiling",
-    "drawing, names the detector sees",
-    "ceiling, names the detector sees",
-    "drawing, seen combinations",
-    "drawing, held-out combinations",
-    "published, Janus-Pro-7B",
-)
+PARTS = ("", ", names the detector sees", ", seen combinations", ", held-out combinations")
+PUBLISHED = "published, Janus-Pro-7B"
 
 
 def cell(value: Any) -> str:
@@ -33,13 +26,20 @@ def cell(value: Any) -> str:
 
 def main() -> None:
     found = json.loads(Path(sys.argv[1]).read_text())
-    columns = [name for name in COLUMNS if name in found]
-    print("|" + "|".join(["", *columns]) + "|")
-    print("|---" * (len(columns) + 1) + "|")
-    for task in (*TASKS, "overall"):
-        print("|" + "|".join([task, *(cell(found[name].get(task)) for name in columns)]) + "|")
+    for part in PARTS:
+        columns = [f"drawing{part}", f"ceiling{part}", f"of the ceiling{part}"]
+        columns += [PUBLISHED] if not part else []
+        count = found["prompts"][part[2:] or "all"]
+        head = [f"{count} prompts{part}", "drawing", "true scenes", "of these", *columns[3:]]
+        print("|" + "|".join(head) + "|")
+        print("|---" * len(head) + "|")
+        for task in (*TASKS, "overall"):
+            if task in found[columns[0]]:
+                cells = (cell(found[name].get(task)) for name in columns)
+                print("|" + "|".join([task, *cells]) + "|")
+        print()
     tokenizer = found["tokenizer"]
-    print("\n| understanding of held-out scenes | |\n|---|---|")
+    print("| understanding of held-out scenes | |\n|---|---|")
     for kind, value in found["answers"].items():
         print(f"| answers word for word, {kind} | {cell(value)} of {value['of']} |")
     for section in ("captions", "details", "told back"):
@@ -49,12 +49,18 @@ def main() -> None:
         if name.startswith("foreign"):
             print(f"| {name} | {cell(section['names right'])} of {section['names right']['of']} |")
     print(f"| tokenizer there and back | {tokenizer['psnr']} dB, SSIM {tokenizer['ssim']} |")
-    for name in ("codes used", "things found before", "of these, found again"):
+    for name in ("things found before", "of these, found again"):
         print(f"| tokenizer, {name} | {cell(tokenizer[name])} of {tokenizer[name]['of']} |")
+    for where, used in ((f"{found['scenes']} scenes", tokenizer), ("drawings", found)):
+        codes = used["codes used"]
+        pictures = codes.get("pictures")
+        where = f"{pictures} {where}" if pictures else where
+        print(f"| codes used in {where} | {codes['right']} of {codes['of']} |")
     for name in ("picture", "caption"):
         cost = found.get("cost", {}).get(name)
         if cost:
             print(f"| a {name}, beside transformers' generate | {cost['ratio']} times as fast |")
+    print(f"| to load | {found['seconds to load']} s |")
     print(f"| size | {found['megabytes']} MB |")
 
 

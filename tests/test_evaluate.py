@@ -14,8 +14,8 @@ from janus_kit.scoring.detectors import DetectorFacts
 from janus_kit.scoring.geneval import Detection
 from janus_kit.scoring.promptset import TASKS, prompts
 from janus_kit.training import evaluate, language, world
-from janus_kit.training.evaluate import _by_task, _facts, _is_novel, _kind
-from janus_kit.training.measures import share
+from janus_kit.training.evaluate import _facts, _is_novel, _kind
+from janus_kit.training.measures import by_task, of_ceiling, share
 
 TRUE: dict[bytes, world.Scene] = {}  # pictures that were rendered → what they show
 
@@ -63,14 +63,20 @@ def test_a_perfect_judge_finds_every_staged_scene_right_and_the_figures_are_whol
     for task in TASKS:
         if task in result["ceiling"]:
             assert result["ceiling"][task]["share"] == 1.0, task
-    assert result["ceiling"]["overall"] == 1.0
-    assert result["drawing"]["overall"] == 0.0  # what nobody rendered is nothing to this judge
+    assert result["ceiling"]["overall"]["share"] == 1.0
+    assert result["of the ceiling"]["overall"]["share"] == 0.0
+    assert (
+        result["drawing"]["overall"]["share"] == 0.0
+    )  # what nobody rendered is nothing to this judge
     asked = len(prompts()[::60])
     assert sum(result["drawing"][t]["of"] for t in TASKS if t in result["drawing"]) == asked
     apart = [result[f"drawing, {kind} combinations"] for kind in ("seen", "held-out")]
-    assert sum(part[t]["of"] for part in apart for t in TASKS if t in part) == asked
+    alone = sum(line["tag"] == "single_object" for line in prompts()[::60])
+    assert sum(part[t]["of"] for part in apart for t in TASKS if t in part) == asked - alone
+    assert result["prompts"]["all"] == asked
     assert result["tokenizer"]["things found before"]["share"] == 1.0
-    assert 0 < result["tokenizer"]["codes used"]["share"] < 1
+    for section in (result["tokenizer"], result):
+        assert 0 < section["codes used"]["right"] < section["codes used"]["of"] == 11264
     assert result["published, Janus-Pro-7B"]["overall"] == 0.8
     for what in ("picture", "caption"):
         assert result["cost"][what]["equal"]
@@ -102,6 +108,7 @@ def test_questions_are_told_apart_by_kind() -> None:
         "Is there a red cup?": "yes-no",
         "Are there three cups?": "yes-no",
         "Are there more cups or ties?": "compare",
+        "Is the cup red?": "yes-no",
     }
     assert {question: _kind(question) for question in kinds} == kinds
 
@@ -126,10 +133,26 @@ def test_the_overall_score_is_the_mean_of_the_tasks() -> None:
         ({"tag": "counting", "prompt": "two ties"}, False),
         ({"tag": "colors", "prompt": "a red cup"}, True),
     ]
-    found = _by_task(rows)
-    assert _by_task(rows + rows)["counting"] == found["counting"] | {"right": 2, "of": 4}
+    found = by_task(rows)
+    assert by_task(rows + rows)["counting"] == found["counting"] | {"right": 2, "of": 4}
     assert found["counting"]["share"] == 0.5
-    assert found["overall"] == 0.75
+    assert found["overall"]["share"] == 0.75
+    assert found["overall"]["low"] < 0.75 < found["overall"]["high"]
+
+
+def test_a_share_of_the_ceiling_is_told_by_task_with_the_interval_of_prompts_drawn_anew() -> None:
+    lines = [{"tag": task, "prompt": f"{task} {n}"} for task in TASKS[:2] for n in range(40)]
+    ceiling = [(line, n % 2 == 0) for n, line in enumerate(lines)]
+    drawn = [(line, n % 2 == 0 and (n < 40) == (n % 4 == 0)) for n, line in enumerate(lines)]
+    found = of_ceiling(drawn, ceiling)
+    assert list(found) == [*TASKS[:2], "overall"]
+    assert found["overall"]["share"] == 0.5
+    assert 0.2 < found["overall"]["low"] < 0.45 < 0.55 < found["overall"]["high"] < 0.8
+    wide = found[TASKS[0]]["high"] - found[TASKS[0]]["low"]
+    assert wide > found["overall"]["high"] - found["overall"]["low"]
+    same = of_ceiling(ceiling, ceiling)["overall"]
+    assert same == {"share": 1.0, "low": 1.0, "high": 1.0}
+    assert of_ceiling(drawn, [(line, False) for line in lines]) == {}
 
 
 def test_held_out_prompts_of_geneval_are_known_as_such() -> None:

@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -30,7 +30,7 @@ from janus_kit.scoring.published import GENEVAL
 from janus_kit.training import language, world
 from janus_kit.training.foreign import SETS, foreign
 from janus_kit.training.language import Facts, matches, unrelated
-from janus_kit.training.measures import psnr, share, ssim
+from janus_kit.training.measures import by_task, of_ceiling, psnr, share, ssim
 from janus_kit.training.quantizer import to_pixels
 from janus_kit.variants import measuring
 from janus_kit.vision.images import to_uint8
@@ -72,6 +72,7 @@ def evaluate(
     """
     needs("transformers", "score")  # which the costs are measured beside
     fetch_efficientdet()
+    drawings = {name: foreign(name) for name in SETS}
     detector = open_detector("efficientdet")
     begin = time.perf_counter()
     with measuring():
@@ -90,6 +91,7 @@ def evaluate(
         "temperature": pipe.defaults.temperature,
         "quantization": quantization,
         "detector": detector.facts.name,
+        "threshold": THRESHOLD,
         "date": datetime.now(UTC).date().isoformat(),
         "device": pipe.device.type,
         "dtype": str(pipe.dtype).removeprefix("torch."),
@@ -100,6 +102,7 @@ def evaluate(
     }
     result["tokenizer"] = _tokenizer(pipe, detector, scenes, seed, report)
     result |= _understanding(pipe, scenes, seed, report)
+    result |= _foreign(pipe, drawings, report)
     result |= _drawing(pipe, detector, samples, every, seed, guidance, report)
     if quantization is None:  # transformers has the same weights, but none of our quantizations
         result["cost"] = _cost(pipe, report)
@@ -142,7 +145,7 @@ def _cost(pipe: JanusPipeline, report: Report) -> dict[str, Any]:
             lambda: theirs.answer(ids, pixels, **asked),  # type: ignore[arg-type]
         ),
     }
-    result: dict[str, Any] = {"device": processor(), "threads": torch.get_num_threads()}
+    result: dict[str, Any] = {"device": processor(pipe.device), "threads": torch.get_num_threads()}
     for name, (one, other) in pairs.items():
         same = agreement(one(), other())["equal"]
         taken = medians({"janus_kit": one, "transformers": other}, ROUNDS)
@@ -172,7 +175,7 @@ def _tokenizer(
     return {
         "psnr": round(fmean(psnr(a, b) for a, b in zip(true, rebuilt, strict=True)), 2),
         "ssim": round(fmean(ssim(a, b) for a, b in zip(true, rebuilt, strict=True)), 4),
-        "codes used": share(len(used), pipe.config.vq.codebook_size),
+        "codes used": {"of": pipe.config.vq.codebook_size, "right": len(used)},
         "things found before": share(sum(before), len(before)),
         "things found after": share(sum(after), len(after)),
         "of these, found again": share(sum(still), len(still)),
@@ -213,7 +216,7 @@ def _named(detector: Detector, picture: Any, scene: world.Scene) -> list[bool]:
 
 
 def _understanding(pipe: JanusPipeline, count: int, seed: int, report: Report) -> dict[str, Any]:
-    """Captions and answers about held-out scenes, and about the drawings of other hands."""
+    """Captions of held-out scenes, and answers to all that is asked about them."""
     first = FRESH + seed * 100_000 + 50_000
     found = [world.compose(first + i, split="test") for i in range(count)]
     pictures, scenes = [Image.fromarray(p) for p, _ in found], [s for _, s in found]
@@ -224,21 +227,33 @@ def _understanding(pipe: JanusPipeline, count: int, seed: int, report: Report) -
         told = pipe.caption(pictures, question, max_new_tokens=TOLD)
         result[name] = _facts([language.parse(text) for text in told], truths, name == "captions")
     words = np.random.default_rng([seed, 2])
+    # Few scenes hold what can be compared: as many more are asked about that alone.
+    more = [world.compose(first + count + i, split="test", task="dense") for i in range(count)]
+    pictures += [Image.fromarray(p) for p, _ in more]
     chats, expected = [], []
-    for picture, scene in zip(pictures, scenes, strict=True):
-        asked = language.questions(scene, words)
-        for place in words.permutation(len(asked))[:4]:
-            question, truth = asked[place]
-            chats.append([{"role": "user", "images": [picture], "content": question}])
-            expected.append((_kind(question), truth))
+    scenes += [scene for _, scene in more]
+    for number, (picture, scene) in enumerate(zip(pictures, scenes, strict=True)):
+        for question, truth in dict.fromkeys(language.questions(scene, words)):
+            kind = _kind(question)
+            if number < count or kind == "compare":
+                chats.append([{"role": "user", "images": [picture], "content": question}])
+                expected.append((kind, truth))
+    report(f"understanding: {len(chats)} questions")
     said = pipe.answer(chats, max_new_tokens=ANSWER)
     counts: dict[str, list[bool]] = defaultdict(list)
     for answer, (kind, truth) in zip(said, expected, strict=True):
         counts[kind].append(answer == truth)
         counts["all"].append(answer == truth)
     result["answers"] = {name: share(sum(c), len(c)) for name, c in sorted(counts.items())}
-    for name in SETS:
-        drawn = foreign(name)
+    return result
+
+
+def _foreign(
+    pipe: JanusPipeline, sets: Mapping[str, Sequence[tuple[str, Any]]], report: Report
+) -> dict[str, Any]:
+    """How often a caption names what the drawings of other hands show."""
+    result = {}
+    for name, drawn in sets.items():
         report(f"understanding: {len(drawn)} drawings of {name}")
         told = pipe.caption([Image.fromarray(p) for _, p in drawn], max_new_tokens=TOLD)
         right = [
@@ -291,16 +306,19 @@ def _drawing(
     lines = prompts()[::every]
     rows: dict[str, list[tuple[dict[str, Any], bool]]] = {"drawing": [], "ceiling": []}
     kept: list[tuple[Facts, Facts]] = []
+    used: set[int] = set()
     begin = time.monotonic()
     for number, line in enumerate(lines):
         text = line["prompt"]
         wanted = language.parse(text)
-        drawn = pipe(
+        output = pipe(
             text,
             num_images_per_prompt=samples,
             seed=seed + number * samples,
             guidance_scale=guidance,
-        ).images
+        )
+        drawn = output.images
+        used |= set(output.codes.flatten().tolist())
         relation = wanted[1]
         true = [
             Image.fromarray(world.staged(wanted[0], relation, seed + i)[0]) for i in range(samples)
@@ -313,14 +331,26 @@ def _drawing(
             left = (time.monotonic() - begin) / (number + 1) * (len(lines) - number - 1)
             report(f"drawing: {number + 1} of {len(lines)} prompts, {left / 60:.0f} min left")
     unseen = {name for name in world.NAMES if name not in detector.facts.names}
-    result: dict[str, Any] = {}
-    for name, found in rows.items():
-        result[name] = _by_task(found)
-        visible = [row for row in found if not _names(row[0]) & unseen]
-        result[f"{name}, names the detector sees"] = _by_task(visible)
-    for kind, novel in (("seen", False), ("held-out", True)):
-        chosen = [row for row in rows["drawing"] if _is_novel(row[0]) == novel]
-        result[f"drawing, {kind} combinations"] = _by_task(chosen)
+    parts: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+        "": lambda line: True,
+        ", names the detector sees": lambda line: not _names(line) & unseen,
+        # A single thing has no combination; without it the two are alike.
+        ", seen combinations": lambda line: line["tag"] != TASKS[0] and not _is_novel(line),
+        ", held-out combinations": lambda line: line["tag"] != TASKS[0] and _is_novel(line),
+    }
+    result: dict[str, Any] = {"prompts": {"all": len(lines)}}
+    for part, holds in parts.items():
+        chosen = {name: [row for row in found if holds(row[0])] for name, found in rows.items()}
+        for name, found in chosen.items():
+            result[name + part] = by_task(found)
+        result[f"of the ceiling{part}"] = of_ceiling(chosen["drawing"], chosen["ceiling"])
+        if part:
+            result["prompts"][part[2:]] = sum(map(holds, lines))
+    result["codes used"] = {
+        "right": len(used),
+        "of": pipe.config.vq.codebook_size,
+        "pictures": len(lines) * samples,
+    }
     result[f"published, {MARK}"] = dict(
         zip((*TASKS, "overall"), (n / 100 for n in GENEVAL[MARK]), strict=True)
     )
@@ -349,22 +379,3 @@ def _names(line: Mapping[str, Any]) -> set[str]:
 def _is_novel(line: Mapping[str, Any]) -> bool:
     asked = language.parse(line["prompt"])[0]
     return world.is_novel([(name, color) for n, color, name in asked for _ in range(n)])
-
-
-def _by_task(rows: Iterable[tuple[Mapping[str, Any], bool]]) -> dict[str, Any]:
-    """Shares by task, and as overall their mean, as GenEval has it.
-
-    Intervals are as if a prompt's pictures were one: the embedded model draws them nearly alike.
-    """
-    tasks: dict[str, list[bool]] = {task: [] for task in TASKS}
-    asked: dict[str, set[str]] = {task: set() for task in TASKS}
-    for line, right in rows:
-        tasks[line["tag"]].append(right)
-        asked[line["tag"]].add(line["prompt"])
-    shares = {
-        task: share(sum(found), len(found), len(found) / len(asked[task]))
-        for task, found in tasks.items()
-        if found
-    }
-    overall = fmean(entry["share"] for entry in shares.values()) if shares else 0.0
-    return {**shares, "overall": round(overall, 4)}

@@ -1,7 +1,8 @@
-"""The arithmetic of an evaluation: shares with intervals, PSNR and SSIM."""
+"""The arithmetic of an evaluation: shares with intervals, scores of tasks, PSNR and SSIM."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,14 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-__all__ = ["fallen", "psnr", "share", "ssim"]
+from janus_kit.scoring.promptset import TASKS
+from janus_kit.scoring.summary import interval_of, summarize
+
+__all__ = ["by_task", "fallen", "of_ceiling", "psnr", "share", "ssim"]
 
 Pixels = npt.NDArray[np.uint8]
+Rows = Sequence[tuple[Mapping[str, Any], bool]]  # GenEval's lines, and whether a picture is right
+RESAMPLES = 2000
 
 
 def share(right: int, of: int, alike: float = 1) -> dict[str, float]:
@@ -31,6 +37,68 @@ def share(right: int, of: int, alike: float = 1) -> dict[str, float]:
         "low": round(max(0.0, middle - spread), 4),
         "high": round(min(1.0, middle + spread), 4),
     }
+
+
+def by_task(rows: Rows) -> dict[str, Any]:
+    """Shares by task, and as overall their mean, as GenEval has it.
+
+    Intervals are as if a prompt's pictures were one: the embedded model draws them nearly alike.
+    That of overall is `scoring.summary`'s, which draws prompts anew.
+    """
+    shares = {}
+    for task in TASKS:
+        found = [right for line, right in rows if line["tag"] == task]
+        asked = {line["prompt"] for line, _ in rows if line["tag"] == task}
+        if found:
+            shares[task] = share(sum(found), len(found), len(found) / len(asked))
+    if not shares:
+        return {}
+    whole = summarize(
+        {"tag": line["tag"], "prompt": line["prompt"], "metadata": line, "correct": right}
+        for line, right in rows
+    )
+    return {**shares, "overall": _spread(whole.overall, whole.interval)}
+
+
+def of_ceiling(drawn: Rows, ceiling: Rows) -> dict[str, dict[str, float]]:
+    """What share of a ceiling's score is reached, by task and overall; both saw the same prompts.
+
+    The intervals are of prompts drawn anew, the same on both sides (Efron's bootstrap, 1979). A
+    task in which nothing of the ceiling is right is left out.
+    """
+    scores: dict[str, npt.NDArray[np.float64]] = {}
+    for task in TASKS:
+        sides = [_by_prompt(rows, task) for rows in (drawn, ceiling)]
+        prompts = sorted(sides[0])
+        if not any(any(right) for right in sides[1].values()):
+            continue
+        count = len(prompts)
+        rng = np.random.default_rng(list(task.encode()))
+        often = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+        often[0] = 1 / count  # the first are the prompts as they are
+        means = [[fmean(side[prompt]) for prompt in prompts] for side in sides]
+        scores[task] = often @ np.array(means).T
+    if scores:
+        scores["overall"] = np.mean(list(scores.values()), axis=0)
+    found = {}
+    for task, score in scores.items():
+        ratios = score[:, 0] / np.maximum(score[:, 1], 1e-9)
+        found[task] = _spread(float(ratios[0]), interval_of(ratios[score[:, 1] > 0]))
+    return found
+
+
+def _by_prompt(rows: Rows, task: str) -> dict[str, list[bool]]:
+    found: dict[str, list[bool]] = {}
+    for line, right in rows:
+        if line["tag"] == task:
+            found.setdefault(line["prompt"], []).append(right)
+    return found
+
+
+def _spread(value: float, interval: Iterable[float]) -> dict[str, float]:
+    """A figure with its 95 % interval."""
+    low, high = interval
+    return {"share": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
 def fallen(figures: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
