@@ -166,7 +166,7 @@ def about() -> dict[str, Any]:
     return {
         "command": " ".join(["python benchmarks/captions.py", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
-        "device": processor(),
+        "device": processor(torch.device("cpu")),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("janus-kit", "torch", "transformers")},

@@ -10,6 +10,7 @@ codes, at what the VQ tokenizer paints from them, and at what the model draws fr
 import argparse
 import json
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
@@ -68,7 +69,14 @@ def main() -> None:
             result[name]["square error"] = round(fmean(errors[name]), 5)
         print(f"{name}: " + ", ".join(f"{task} {share:g}" for task, share in result[name].items()))
     if options.output is not None:
-        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        about = {
+            "model": pipe.name,
+            "hash": pipe.model_hash,
+            "every": options.every,
+            "detector": detector.facts.name,
+            "date": datetime.now(UTC).date().isoformat(),
+        }
+        options.output.write_text(json.dumps(about | result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

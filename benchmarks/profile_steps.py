@@ -40,7 +40,9 @@ def main() -> None:
         ours.draw(asked.codes)
     order = "self_cuda_time_total" if pipe.device.type == "cuda" else "self_cpu_time_total"
     table = seen.key_averages().table(sort_by=order, row_limit=ROWS)
-    text = f"{asked.shape} in {asked.dtype}, {asked.codes} codes, {processor()}\n{table}\n"
+    text = (
+        f"{asked.shape} in {asked.dtype}, {asked.codes} codes, {processor(pipe.device)}\n{table}\n"
+    )
     print(text)
     if asked.output is not None:
         asked.output.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from janus_kit import JanusPipeline
-from janus_kit.scoring.promptset import OBJECTS
+from janus_kit.scoring.promptset import TASKS, prompts
 
 HERE = Path(__file__).parent / "results"
 COMPOSITIONS = (
@@ -62,13 +62,16 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=HERE)
     given = parser.parse_args()
     pipe = JanusPipeline.from_pretrained(given.model)
-    for name, prompts, columns, side in (
-        ("embedded-names.jpg", [f"a photo of a {thing}" for thing in OBJECTS], 10, 128),
-        ("embedded-samples.jpg", list(COMPOSITIONS), 6, 208),
+    alone = [line for line in prompts() if line["tag"] == TASKS[0]]
+    single = {line["prompt"]: line["include"][0]["class"] for line in alone}
+    composed = {text: text for text in COMPOSITIONS}
+    for name, asked, columns, side in (
+        ("embedded-names.jpg", single, 10, 128),
+        ("embedded-samples.jpg", composed, 6, 208),
     ):
-        drawn = [pipe(text, seed=1, guidance_scale=given.guidance).images[0] for text in prompts]
+        drawn = [pipe(text, seed=1, guidance_scale=given.guidance).images[0] for text in asked]
         path = given.output / name
-        sheet(drawn, prompts, columns, side).save(path, quality=88)
+        sheet(drawn, list(asked.values()), columns, side).save(path, quality=88)
         print(path)
 
 

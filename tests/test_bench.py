@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import Run
 
 from janus_kit import JanusPipeline
@@ -70,6 +71,25 @@ def test_transformers_is_left_out_where_nothing_is_asked_of_it(
     ended = janus(*small, "--peers", "")
     assert ended.code == 0, ended.err
     assert "generate" not in ended.out
+
+
+def test_the_compiled_peer_is_timed_after_the_plain_one(
+    hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    answer = bench.Theirs.answer
+    monkeypatch.setattr(torch, "compile", lambda f, **options: order.append("compiled") or f)
+    monkeypatch.setattr(
+        bench.Theirs,
+        "answer",
+        lambda self, *given, **named: order.append("answered") or answer(self, *given, **named),
+    )
+    found = bench.bench(
+        model=str(hf_folder), codes=4, tokens=2, rounds=1, compiled=True, peers=["generate"]
+    )
+    assert order.count("compiled") == 1
+    assert order[-1] == "compiled"
+    assert set(found["seconds"]["static cache, compiled"]) == {"janus_kit", "generate"}
 
 
 def test_numbers_that_part_are_counted_before_and_after() -> None:

@@ -22,10 +22,10 @@ COPIED = 2 * 10**9  # bytes that a GPU copies to tell its speed
 COPIES = 10
 
 
-def processor() -> str:
-    """The name of the GPU or CPU, as far as the system tells it."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def processor(device: torch.device) -> str:
+    """The name of the GPU, or of the CPU, as far as the system tells it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -47,10 +47,10 @@ def read_speed(device: torch.device) -> float | None:
     return round(native.read_speed(), 2) if device.type == "cpu" and native.available() else None
 
 
-def peak() -> float:
-    """GB of memory at the most so far, of the GPU where there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
+def peak(device: torch.device) -> float:
+    """GB of memory at the most so far, of a GPU or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 

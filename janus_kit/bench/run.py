@@ -120,10 +120,10 @@ def bench(
     if isqrt(count) ** 2 != count or count > pipe.config.codes:
         raise OptionError(f"codes must be a square number up to {pipe.config.codes}, not {count}")
     ours = Ours(pipe)
-    # On a GPU a first call captures what is replayed, for the whole picture.
+    # The whole picture: a GPU captures what is replayed, and all memory is taken.
     start = time.perf_counter()
-    ours.draw(count if pipe.device.type == "cuda" else 4, batch)
-    first_call, own_peak = time.perf_counter() - start, peak()
+    ours.draw(count, batch)
+    first_call, own_peak = time.perf_counter() - start, peak(pipe.device)
     drawers: dict[str, Callable[[int, int], list[list[int]]]] = {"janus_kit": ours.draw}
     if peers or captions or compiled:
         theirs = Theirs(pipe, pipe.dtype)
@@ -149,12 +149,6 @@ def bench(
         if peers:
             painters["transformers"] = partial(theirs.paint, drawn)
         tasks[f"{batch} × decoding"] = medians(painters, rounds)
-    if compiled:
-        theirs.compile()
-        theirs.draw(count, batch)
-        tasks["static cache, compiled"] = medians(
-            {"janus_kit": work["janus_kit"], "generate": lambda: theirs.draw(count, batch)}, rounds
-        )
     if captions:
         question = [Message("user", CAPTION, images=1)]
         ids = chat_ids(pipe.tokenizer, pipe.template, question, pipe.config.vision.tokens)
@@ -176,6 +170,12 @@ def bench(
             name: round((LONG - 1) * batch / max(1e-9, long[name]["wall"] - short[name]["wall"]), 1)
             for name in long
         }
+    if compiled:
+        theirs.compile()
+        theirs.draw(count, batch)
+        tasks["static cache, compiled"] = medians(
+            {"janus_kit": work["janus_kit"], "generate": lambda: theirs.draw(count, batch)}, rounds
+        )
     found["read"].append(read_speed(pipe.device))
     result: dict[str, Any] = {
         "shape": shape if model is None else pipe.name,
@@ -184,7 +184,7 @@ def bench(
         "compile": compile,
         "model hash": pipe.model_hash,
         "date": datetime.now(UTC).date().isoformat(),
-        "device": processor(),
+        "device": processor(pipe.device),
         "threads": torch.get_num_threads(),
         "load average": list(os.getloadavg()),
         "rounds": rounds,
@@ -199,7 +199,7 @@ def bench(
         "share of a memory read": share_of_read(pipe, ours.steps, batch, count, found["read"]),
         "agreement": same,
         "peak memory of janus_kit, GB": round(own_peak, 2),
-        "peak memory of all, GB": round(peak(), 2),
+        "peak memory of all, GB": round(peak(pipe.device), 2),
     }
     if batch == 1 and (quantization is not None or pipe.dtype != torch.float32):
         plain = JanusPipeline.from_pretrained(place, device=device, dtype="float32", verify=False)

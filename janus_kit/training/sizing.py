@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from janus_kit.bench.machine import processor
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.training.loop import Schedule
 
@@ -63,7 +64,7 @@ def sized(
     if state.is_main_process:
         report = {
             "minutes": minutes,
-            "device": _device(state.device),
+            "device": processor(state.device),
             "processes": state.num_processes,
             "torch": torch.__version__,
             "date": datetime.now(UTC).date().isoformat(),
@@ -140,9 +141,3 @@ def _read(schedules: Schedules, path: Path) -> Schedules:
         raise CheckpointError(
             f"{path}: not the plan of a run ({error}); remove its folder to start anew"
         ) from None
-
-
-def _device(device: torch.device) -> str:
-    from janus_kit.bench.machine import processor
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
