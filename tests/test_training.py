@@ -18,6 +18,7 @@ from janus_kit.config import PRESETS
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.prompts import PRO
 from janus_kit.training.bank.names import NAMES
+from janus_kit.training.begun import keep_to
 from janus_kit.training.budgets import BUDGETS
 from janus_kit.training.evaluate import evaluate
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
@@ -332,12 +333,23 @@ def test_the_whole_recipe_runs_and_its_model_loads_in_transformers(tmp_path: Pat
     assert JanusPipeline.from_pretrained(relaid)("a cup", output_type="tokens").codes.max() < 11264
     books = [(folder / "patches.safetensors").read_bytes() for folder in (relaid, longer)]
     assert books[0] != books[1]
-    with pytest.raises(CheckpointError, match="codes of a run with --new-codes"):
+    with pytest.raises(CheckpointError, match="relaid: its run was begun with new_codes True"):
         train_embedded(tmp_path / "relaid", budget="small", start=longer)
     after = JanusPipeline.from_pretrained(told).model.state_dict()
     moved = {name.split(".")[0] for name in new if not torch.equal(new[name], after[name])}
     assert "language" in moved
     assert not moved & {"vision", "vision_aligner", "vq"}
+
+
+def test_a_folder_holds_its_run_to_what_it_was_begun_with(tmp_path: Path) -> None:
+    keep_to(tmp_path / "run", {"seed": 0, "minutes": None})
+    keep_to(tmp_path / "run", {"seed": 0, "minutes": None})
+    with pytest.raises(CheckpointError, match="its run was begun with seed 0, not 1; go on"):
+        keep_to(tmp_path / "run", {"seed": 1, "minutes": None})
+    for text in ("[]", "{"):
+        (tmp_path / "run/run.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"run\.json: cannot be read"):
+            keep_to(tmp_path / "run", {"seed": 0})
 
 
 def test_every_budget_uses_a_known_preset() -> None:

@@ -23,6 +23,7 @@ from janus_kit.training import language, painting, world
 from janus_kit.training.bank.make import make_bank
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.beginning import word_embeds
+from janus_kit.training.begun import keep_to
 from janus_kit.training.budgets import BUDGETS, Budget
 from janus_kit.training.designing import design
 from janus_kit.training.loop import Schedule
@@ -163,8 +164,11 @@ def train_embedded(
     the forms of coloured things get other codes than they have in start.
 
     Raises OptionError for an unknown budget or stage, minutes that are too few, a stage left out or
-    new codes without a start, CheckpointError for a start that is no such model.
+    new codes without a start, CheckpointError for a start that is no such model and for a folder of
+    a run with other arguments.
     """
+    from accelerate import PartialState
+
     if budget not in BUDGETS:
         raise OptionError(f"budget must be {', '.join(BUDGETS)}, not {budget!r}")
     if not stages or not set(stages) <= set(STAGES):
@@ -177,6 +181,16 @@ def train_embedded(
         raise OptionError("new codes take the place of those of a start; name one")
     if new_codes and not {"vq", "model"} <= set(stages):
         raise OptionError("new codes have to be learnt by both the stages vq and model")
+    about: dict[str, Any] = {
+        "budget": budget,
+        "minutes": minutes,
+        "stages": sorted(stages),
+        "seed": seed,
+    }
+    begun_from = None if start is None else checkpoint.checksum(start)[:10]
+    about |= {"new_codes": new_codes, "start": begun_from}
+    with PartialState().main_process_first():
+        keep_to(folder, about)
     plan = replace(
         BUDGETS[budget], new_codes=new_codes, stages=tuple(s for s in STAGES if s in stages)
     )
@@ -328,16 +342,8 @@ def _take(start: Path, folder: Path, words: Path, plan: Budget) -> Janus:
     shapes = [(c.vision, c.language.hidden, c.language.vocab_size) for c in (config, wanted)]
     if shapes[0] != shapes[1]:
         raise CheckpointError(f"{start}: is not of the preset {plan.preset!r}; train anew")
-    if config == wanted:
-        kept, path = PatchBook.load(patches_of(start)), folder / PATCHES
-        same = path.exists() and torch.equal(PatchBook.load(path).busy, kept.busy)
-        if path.exists() and same == plan.new_codes:
-            raise CheckpointError(
-                f"{path}: codes of a run {'without' if same else 'with'} --new-codes; go on as it "
-                "was begun, or choose another folder"
-            )
-        if not plan.new_codes:
-            kept.save(path)
+    if config == wanted and not plan.new_codes:
+        PatchBook.load(patches_of(start)).save(folder / PATCHES)
     words.mkdir(exist_ok=True)
     for name in ("tokenizer_config.json", "tokenizer.json"):
         text, copy = (start / name).read_bytes(), words / name
