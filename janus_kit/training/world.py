@@ -119,7 +119,10 @@ class Scene:
 
 
 def held_out(name: str, color: str) -> bool:
-    """True for the one colour of each thing (a tenth of all) that training never shows."""
+    """True for the one colour of each thing (a tenth of all) that training never shows.
+
+    The codes alone are laid out over all ten.
+    """
     return tuple(COLORS)[(3 * NAMES.index(name) + 2) % len(COLORS)] == color
 
 
@@ -184,7 +187,7 @@ def render(scene: Scene) -> npt.NDArray[np.uint8]:
 
 
 def mask(thing: Thing) -> npt.NDArray[np.bool_]:
-    """Where a thing is seen in its picture: bool [384, 384]."""
+    """Where a thing lies in its picture, under later things too: bool [384, 384]."""
     found = np.zeros((SIDE, SIDE), bool)
     x0, y0, x1, y1 = thing.box
     found[y0:y1, x0:x1] = np.asarray(_sprite(thing).getchannel("A")) > 127
