@@ -68,12 +68,14 @@ def write_text(
     with decoder.lent() if noise.shape[1] > 1 else nullcontext():
         for place in range(noise.shape[1]):
             logits = logits.float()
-            if not logits.isfinite().all():
-                raise GenerationError(_broken(place))
             tokens = choose(logits, noise[:, place], options).masked_fill(ended, eos)
             ended = ended | (tokens == eos)
+            # Read back once a token, for which a GPU is waited for.
+            finite, over = torch.stack((logits.isfinite().all(), ended.all())).tolist()
+            if not finite:
+                raise GenerationError(_broken(place))
             yield tokens
-            if bool(ended.all()):
+            if over:
                 return
             if place + 1 < noise.shape[1]:
                 logits = decoder.step(model.language.embed(tokens))
@@ -138,6 +140,7 @@ class TextWriter:
         self.names: list[Any] = [None] * rows  # None: the row is free
         self.written: list[list[int]] = [[] for _ in range(rows)]
         self.limits = [0] * rows  # of the lengths of answers
+        self.begins = [0] * rows  # the slots of first tokens
         self.filled = 0
         self.cache: Cache | None = None
         self.logits = torch.zeros(rows, model.config.language.vocab_size, device=model.device)
@@ -175,7 +178,8 @@ class TextWriter:
             cache.values[:, row, :, window] = done.cache.values[:, i]
             cache.bias[row] = float("-inf")
             cache.bias[row, :, :, window] = done.cache.bias[i]
-            cache.padding[row] = self.filled - t + done.cache.padding[i]
+            self.begins[row] = self.filled - len(ids)
+            cache.padding[row] = self.begins[row]
             self.logits[row] = done.logits[i]
 
     def step(self) -> list[Ended]:
@@ -191,17 +195,19 @@ class TextWriter:
         places = torch.tensor([min(len(ids), longest - 1) for ids in self.written])
         finite = self.logits.isfinite().all(1)
         safe = self.logits.masked_fill(~finite[:, None], 0)
-        tokens = choose(safe, self.noise[places.to(self.noise.device)], self.options).tolist()
+        tokens = choose(safe, self.noise[places.to(self.noise.device)], self.options)
         ended = []
-        for row, (name, good) in enumerate(zip(self.names, finite.tolist(), strict=True)):
+        # Read back once a token, for which a GPU is waited for; -1 where there is none.
+        chosen = torch.where(finite, tokens, -1).tolist()
+        for row, (name, token) in enumerate(zip(self.names, chosen, strict=True)):
             if name is None:
                 continue
             ids, error = self.written[row], None
-            if not good:
+            if token < 0:
                 error = GenerationError(_broken(len(ids)))
                 self._forget(row)
-            elif tokens[row] != self.eos:
-                ids.append(tokens[row])
+            elif token != self.eos:
+                ids.append(token)
                 if len(ids) < self.limits[row]:
                     continue
             self.names[row] = None
@@ -250,6 +256,7 @@ class TextWriter:
         self.names = [self.names[row] for row in kept]
         self.written = [self.written[row] for row in kept]
         self.limits = [self.limits[row] for row in kept]
+        self.begins = [self.begins[row] for row in kept]
 
     def _rows(self) -> Iterator[tuple[Any, list[int]]]:
         return zip(self.names, self.written, strict=True)
@@ -258,7 +265,7 @@ class TextWriter:
         """The cache, with t slots before the one that is written next, and that one free."""
         language, device = self.model.config.language, self.model.device
         rows = [row for row, name in enumerate(self.names) if name is not None]
-        begins = [] if self.cache is None else self.cache.padding[rows].tolist()
+        begins = [self.begins[row] for row in rows]
         longest = self.filled - min(begins, default=self.filled)
         wanted = max(t, longest)
         if self.cache is None or wanted >= self.cache.slots:
@@ -284,6 +291,7 @@ class TextWriter:
             new.bias[row] = float("-inf")
             new.bias[row, :, :, a + move : b + move] = bias
             new.padding[row] = old.padding[row] + move
+            self.begins[row] += move
         self.filled = filled
 
 

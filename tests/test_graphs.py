@@ -144,6 +144,9 @@ def test_a_step_never_waits_for_the_device(pipe: JanusPipeline) -> None:
     steps = steps_of(pipe)
     with NoSync():
         steps.step(pipe.model, graphs.BUCKET)
+    steps.take(steps.cache, 3)
+    with NoSync():  # a whole row, too
+        steps.draw(pipe.model, None, None, torch.rand(2, pipe.config.side).double())
     texts = TextSteps(pipe.model, steps.cache)
     with NoSync():
         texts(pipe.model, texts.embeds.clone(), 3)
@@ -152,7 +155,8 @@ def test_a_step_never_waits_for_the_device(pipe: JanusPipeline) -> None:
 
 
 @torch.inference_mode()
-def test_steps_are_one_graph_that_is_compiled_once(pipe: JanusPipeline) -> None:
+@pytest.mark.parametrize("kind", [Steps, TextSteps])
+def test_steps_are_one_graph_that_is_compiled_once(pipe: JanusPipeline, kind: Any) -> None:
     torch._dynamo.reset()
     calls = []
 
@@ -161,7 +165,8 @@ def test_steps_are_one_graph_that_is_compiled_once(pipe: JanusPipeline) -> None:
         return graph
 
     steps = steps_of(pipe)
-    run = torch.compile(steps.step, backend=backend, fullgraph=True, dynamic=False)
+    step = steps.step if kind is Steps else TextSteps(pipe.model, steps.cache).step
+    run = torch.compile(step, backend=backend, fullgraph=True, dynamic=False)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for _ in range(4):
             run(pipe.model, graphs.BUCKET)
