@@ -50,7 +50,8 @@ of() { # a shape: the options that name it
 part_shape() { # the common measures of a shape
     local name=$2 peers=$3 shape
     mapfile -t shape < <(of "$1")
-    local own=("${shape[@]}" --dtype bfloat16 --no-captions --peers "" --rounds 3)
+    local own=("${shape[@]}" --dtype bfloat16 --no-captions --peers "" --components draw --rounds 3)
+    bench "$name-bf16-draw" "${own[@]}"
     bench "$name-bf16" "${shape[@]}" --dtype bfloat16 --rounds 1 --tokens 64 --peers "$peers"
     if "$python" -c "import torchao" 2>/dev/null; then
         for bits in int8 int4 fp8; do bench "$name-$bits" "${own[@]}" --quantization $bits; done
@@ -68,8 +69,9 @@ part_more() {
     local size own
     for size in 1b 7b; do
         mapfile -t own < <(of "janus-pro-$size")
-        own+=(--dtype bfloat16 --no-captions --peers "")
+        own+=(--dtype bfloat16 --no-captions --peers "" --components draw)
         bench "$size-compiled" "${own[@]}" --compile
+        bench "$size-compiled-again" "${own[@]}" --compile --rounds 1 # what a kernel cache saves
         if "$python" -c "import torchao" 2>/dev/null; then
             for bits in int8 int4; do
                 bench "$size-$bits-compiled" "${own[@]}" --compile --quantization $bits

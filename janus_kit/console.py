@@ -385,9 +385,8 @@ def table(figures: Mapping[str, Any]) -> str:
             for name, entry in entries.items():
                 if isinstance(entry, Mapping) and "share" in entry:
                     interval = f"{entry['low']:.0%} to {entry['high']:.0%}"
-                    shown.add_row(
-                        section, name, f"{entry['share']:.1%}", interval, str(entry["of"])
-                    )
+                    count = str(entry.get("of", ""))  # a mean of tasks is of no number of things
+                    shown.add_row(section, name, f"{entry['share']:.1%}", interval, count)
                 elif isinstance(entry, Mapping):
                     text = ", ".join(f"{key} {value}" for key, value in entry.items())
                     shown.add_row(section, name, text)

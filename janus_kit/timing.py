@@ -19,6 +19,9 @@ def bench(
     dtype: Annotated[str, typer.Option(help="Of both contenders.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     quantization: Annotated[str | None, typer.Option(help="int8, int4 or fp8, ours alone.")] = None,
+    components: Annotated[
+        str, typer.Option(help="all, or draw where our pictures alone are timed.")
+    ] = "all",
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 1,
     codes: Annotated[int | None, typer.Option(help="Of each picture, a square number.")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="The longest caption.")] = 24,
@@ -62,6 +65,7 @@ def bench(
         dtype=dtype,
         device=device,
         quantization=quantization,
+        components=components,
         batch=batch,
         codes=codes,
         tokens=tokens,

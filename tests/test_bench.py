@@ -68,9 +68,12 @@ def test_transformers_is_left_out_where_nothing_is_asked_of_it(
 ) -> None:
     monkeypatch.setattr(bench, "Theirs", None)
     small = ("bench", "--model", hf_folder, "--rounds", 1, "--no-captions", "--codes", 4)
-    ended = janus(*small, "--peers", "")
+    ended = janus(*small, "--peers", "", "--components", "draw")
     assert ended.code == 0, ended.err
     assert "generate" not in ended.out
+    ended = janus(*small, "--components", "draw")
+    assert ended.code == 2
+    assert "--no-captions and no peers" in ended.err
 
 
 def test_the_compiled_peer_is_timed_after_the_plain_one(

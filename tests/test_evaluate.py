@@ -9,6 +9,7 @@ import pytest
 from conftest import Run
 from PIL import Image
 
+from janus_kit.console import table
 from janus_kit.errors import JanusKitError
 from janus_kit.scoring.detectors import DetectorFacts
 from janus_kit.scoring.geneval import Detection
@@ -83,6 +84,9 @@ def test_a_perfect_judge_finds_every_staged_scene_right_and_the_figures_are_whol
         assert result["cost"][what]["ratio"] > 0
     assert result["answers"]["all"]["of"] > 0
     assert json.loads((tmp_path / "figures.json").read_text()) == result
+    shown = table(result)  # what the command prints
+    assert "of the ceiling" in shown
+    assert "overall" in shown
     assert any("tokenizer" in line for line in lines)
 
 

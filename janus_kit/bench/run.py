@@ -74,6 +74,7 @@ def bench(
     dtype: str = "float32",
     device: str = "auto",
     quantization: str | None = None,
+    components: str = "all",
     batch: int = 1,
     codes: int | None = None,
     tokens: int = 24,
@@ -93,7 +94,13 @@ def bench(
     decoding is counted when they are all. compile: ours by torch.compile, on a GPU; compiled: also
     transformers' steps by it. load: also time loading, each in a process of its own. peers: which
     of PEERS draw, too; transformers is left out where there is none and nothing else asks for it.
+    components: "draw" where pictures alone are asked of janus_kit alone.
     """
+    if components != "all" and (components != "draw" or captions or compiled or peers):
+        raise OptionError(
+            f"components={components!r} leaves out what captions and peers need; take 'draw', "
+            "--no-captions and no peers"
+        )
     for peer in peers:
         if peer not in PEERS:
             raise OptionError(f"peers must be of {', '.join(PEERS)}, not {peer!r}")
@@ -110,6 +117,7 @@ def bench(
             device=device,
             dtype=dtype,
             quantization=quantization,
+            components=components,
             compile=compile,
             verify=False,
         )
@@ -181,6 +189,7 @@ def bench(
         "shape": shape if model is None else pipe.name,
         "dtype": str(pipe.dtype).removeprefix("torch."),
         "quantization": quantization,
+        "components": components,
         "compile": compile,
         "model hash": pipe.model_hash,
         "date": datetime.now(UTC).date().isoformat(),

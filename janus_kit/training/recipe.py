@@ -87,9 +87,10 @@ def example(names: tuple[str, ...], seed: int, words: np.random.Generator) -> Ex
 def asked(names: tuple[str, ...], seed: int, words: np.random.Generator) -> Example:
     """Scene number seed of those that are asked about; half show two coloured things.
 
-    Only of them is it seen whether an answer is about the thing that the question names.
+    Only of them is it seen whether an answer is about the thing that the question names. A sixth
+    more are dense ones: of few others can numbers be compared.
     """
-    task = "color_attr" if seed % 2 else None
+    task = "color_attr" if seed % 2 else "dense" if seed % 3 == 0 else None
     return _told(world.compose(seed, names=names, steady=seed % 4 < 2, task=task), names, words)
 
 
