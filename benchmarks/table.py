@@ -1,6 +1,7 @@
 """A table in Markdown of what `janus-kit bench` has measured, one row a file's task.
 
-python benchmarks/table.py benchmarks/results/cpu-avx512-embedded*.json
+python benchmarks/table.py                                      # that of the README
+python benchmarks/table.py benchmarks/results/gpu-*.json
 """
 
 import argparse
@@ -11,6 +12,24 @@ from typing import Any
 
 PEERS = ("generate", "dynamic cache", "published loop")
 ROW = 24  # codes
+RESULTS = Path(__file__).parent / "results"
+README = [
+    RESULTS / f"cpu-avx512-{name}.json"
+    for name in (
+        "embedded",
+        "embedded-compiled",
+        "embedded-bfloat16",
+        "embedded-int8",
+        "embedded-4",
+        "embedded-16",
+        "embedded-captions-32",
+        "1b-bfloat16",
+        "1b-int8",
+        "1b-int4",
+        "1b-bfloat16-16",
+        "1b-captions-int8",
+    )
+]
 
 
 def rows(figures: Mapping[str, Any]) -> list[list[str]]:
@@ -43,8 +62,8 @@ def table(files: list[Path]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="a table of measurements")
-    parser.add_argument("files", nargs="+", type=Path, help="JSON files of janus-kit bench -o")
-    print(table(parser.parse_args().files))
+    parser.add_argument("files", nargs="*", type=Path, help="JSON files of janus-kit bench -o")
+    print(table(parser.parse_args().files or README))
 
 
 if __name__ == "__main__":

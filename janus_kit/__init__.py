@@ -5,7 +5,13 @@ pipe = JanusPipeline.from_pretrained()
 pipe("three red apples", seed=1).images[0].show()
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# How often a waiting thread of GNU's OpenMP looks again before it sleeps; read once, when torch is
+# loaded. Its own 300,000 keep a busy machine from its work (benchmarks/NOTES.md).
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "5000"
 
 if TYPE_CHECKING:
     from janus_kit.batch.captions import caption_folder, caption_stream

@@ -50,6 +50,12 @@ def test_a_script_finds_what_it_imports(script: Path, monkeypatch: pytest.Monkey
     assert callable(runpy.run_path(str(script), run_name="imported")["main"])
 
 
+def test_the_readme_shows_the_table_of_what_was_measured() -> None:
+    found = runpy.run_path(str(SCRIPTS[0].parent / "table.py"), run_name="imported")
+    readme = (SCRIPTS[0].parents[1] / "README.md").read_text(encoding="utf-8")
+    assert found["table"](found["README"]) in readme
+
+
 def test_some_peers_are_left_out(janus: Run, hf_folder: Path, tmp_path: Path) -> None:
     small = ("bench", "--model", hf_folder, "--rounds", 1, "--no-captions", "--codes", 4)
     ended = janus(*small, "--peers", "published loop, generate", "-o", "figures.json")

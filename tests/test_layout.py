@@ -1,6 +1,7 @@
 """The layout that the package keeps: storeys, file sizes, public names, and what is never used."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -291,6 +292,18 @@ def examples() -> list[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return ["\n" * text[: block.start(1)].count("\n") + block[1] for block in blocks]
+
+
+@pytest.mark.parametrize("own", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}])
+def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(own: dict[str, str]) -> None:
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    clean = {name: text for name, text in os.environ.items() if name not in names}
+    code = f"import janus_kit, os; print([os.environ.get(name) for name in {names}])"
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=clean | own, capture_output=True, text=True, check=True
+    )
+    expected = own or {"GOMP_SPINCOUNT": "5000"}
+    assert ast.literal_eval(said.stdout) == [expected.get(name) for name in names]
 
 
 @pytest.mark.parametrize("block", examples())
