@@ -24,6 +24,7 @@ README = [
         "embedded-16",
         "embedded-captions-32",
         "1b-bfloat16",
+        "1b-bfloat16-144",
         "1b-int8",
         "1b-int4",
         "1b-bfloat16-16",

@@ -69,6 +69,15 @@ def test_some_peers_are_left_out(janus: Run, hf_folder: Path, tmp_path: Path) ->
     assert "not 'vllm'" in ended.err
 
 
+def test_a_shape_with_random_weights_draws_whole_pictures(
+    hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "folder_of", lambda shape, where: hf_folder)
+    found = bench.bench("janus-pro-1b", rounds=1, captions=False, peers=[])
+    assert found["model hash"] == ""  # random numbers have no name
+    assert any("preview" in task for task in found["seconds"])
+
+
 def test_transformers_is_left_out_where_nothing_is_asked_of_it(
     janus: Run, hf_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
