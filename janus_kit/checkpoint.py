@@ -63,8 +63,8 @@ def load(
     weights that stay in their file once: a note in the cache says that they were sound.
     """
     variant = variant or Variant()
-    mark = fingerprint(folder, variant.components, variant.bits)  # before anything is read
     source = _Source.open(folder)
+    mark = f"{source.mark}-{variant.components}-{variant.bits or 'plain'}"
     dtype = dtype or source.dtype
     packed = PackedFile(folder, variant.bits) if variant.bits else None
     size = sum(path.stat().st_size for path in weight_files(folder))
@@ -162,11 +162,13 @@ class _Source:
     stored: Mapping[str, Stored]
     dtype: torch.dtype  # the narrowest that holds all of the weights
     shapes: Mapping[str, tuple[int, ...]]  # of our parameters
+    mark: str  # the fingerprint of the weights from before they were read
 
     @classmethod
     def open(cls, folder: Path) -> "_Source":
         """Read config.json and all headers; raise CheckpointError unless they fit together."""
         config, layout = read_config(folder)
+        mark = fingerprint(folder)
         stored: dict[str, Stored] = {}
         for path in weight_files(folder):
             found = stored_tensors(path)
@@ -183,7 +185,7 @@ class _Source:
         _check(folder, wanted, stored)
         dtypes = {DTYPES[stored[name].dtype] for name in wanted}
         shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        return cls(model, plan, stored, reduce(torch.promote_types, dtypes), shapes)
+        return cls(model, plan, stored, reduce(torch.promote_types, dtypes), shapes, mark)
 
     def parameter(
         self,
