@@ -1,20 +1,32 @@
 #!/usr/bin/env bash
-# Trains the embedded model on a GPU in one call of about ten minutes, sized on the machine itself:
+# Trains the embedded model on a GPU in calls of about ten minutes, each sized on the machine itself:
 # the first minute counts and times the steps (janus_kit/training/sizing.py).
-# Usage: [MINUTES=8] [START=MODEL] [BUDGET=gpu] benchmarks/train_gpu.sh FOLDER
+# Usage: [STAGES="vision model"] [MINUTES=8] [START=MODEL] [BUDGET=gpu] benchmarks/train_gpu.sh FOLDER
 # It goes on from the embedded model, from nothing with START= (which first takes minutes to lay out
-# codes). FOLDER/model is the result, in files of at most 15 MB; START=FOLDER/model goes on from it.
-# The picture bank and the perceptual network must lie in $XDG_CACHE_HOME/janus_kit: `janus-kit train
-# data` makes the one, the first training fetches the other (27 MB together).
+# codes). STAGES are those of vq, vision and model that learn; without it all three do. FOLDER/model
+# is the result, 38 MB in files of some 15 MB; START=FOLDER/model goes on from it. Where OUT names a
+# folder, the result and its plan are packed there in pieces of 15 MB: cat model.tar.* | tar x.
+# RESULTS (benchmarks/results) gets the plan. PYTHON is the interpreter.
+# The picture bank and the perceptual network must lie in $XDG_CACHE_HOME/janus_kit: `python
+# benchmarks/carry.py` gathers both, in 26 MB, for a machine without a network.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 export PYTHONPATH=$PWD
 folder=${1:?the folder to train in}
+results=${RESULTS:-benchmarks/results}
 
-command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,memory.total --format=csv
+if command -v nvidia-smi > /dev/null; then
+    nvidia-smi --query-gpu=name,memory.total --format=csv
+fi
 start=${START-embedded}
+chosen=()
+for stage in ${STAGES:-}; do chosen+=(--stage "$stage"); done
 "$python" -m janus_kit train embedded --budget "${BUDGET:-gpu}" --minutes "${MINUTES:-8}" \
-    ${start:+--start "$start"} -o "$folder"
-cp "$folder/plan.json" benchmarks/results/training-plan.json
+    ${start:+--start "$start"} "${chosen[@]}" -o "$folder"
+mkdir -p "$results"
+cp "$folder/plan.json" "$results/training-plan.json"
 ls -l "$folder/model"
+if [ -n "${OUT:-}" ]; then
+    tar cf - -C "$folder" model plan.json | split -b 15000000 - "$OUT/model.tar."
+fi
