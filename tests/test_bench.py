@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from conftest import Run
 
 from janus_kit import JanusPipeline
 from janus_kit.bench import run as bench
+from janus_kit.checkpoint import checksum
 from janus_kit.errors import OptionError
 
 
@@ -54,6 +57,22 @@ def test_the_readme_shows_the_table_of_what_was_measured() -> None:
     found = runpy.run_path(str(SCRIPTS[0].parent / "table.py"), run_name="imported")
     readme = (SCRIPTS[0].parents[1] / "README.md").read_text(encoding="utf-8")
     assert found["table"](found["README"]) in readme
+
+
+def test_the_card_shows_the_figures_of_these_very_weights(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = SCRIPTS[0].parent / "results"
+    shipped = checksum(Path(str(resources.files("janus_kit.weights"))))[:10]
+    for name in ("evaluate", "evaluate-int8", "losses", "dpg"):
+        measured = json.loads((results / f"embedded-{name}.json").read_text(encoding="utf-8"))
+        assert shipped in json.dumps(measured), f"embedded-{name}.json is of other weights"
+    monkeypatch.setattr(sys, "argv", ["card.py", str(results / "embedded-evaluate.json")])
+    runpy.run_path(str(SCRIPTS[0].parent / "card.py"), run_name="__main__")
+    card = (SCRIPTS[0].parents[1] / "MODEL_CARD.md").read_text(encoding="utf-8")
+    tables = capsys.readouterr().out.strip().split("\n\n")
+    assert len(tables) > 4
+    assert all(table in card for table in tables)
 
 
 def test_some_peers_are_left_out(janus: Run, hf_folder: Path, tmp_path: Path) -> None:

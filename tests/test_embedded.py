@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Run
 from PIL import Image
 
 from janus_kit import JanusPipeline
@@ -53,6 +54,16 @@ def test_the_embedded_model_has_the_true_picture_size_and_codes(pipe: JanusPipel
     assert pipe.config.codes == 576
     assert pipe.config.vision.image_size == 384
     assert pipe.config.vision.tokens == 576
+
+
+def test_a_prompt_outside_its_world_is_drawn_with_one_hint(run: Run, tmp_path: Path) -> None:
+    ended = run("generate", "a lighthouse", "a red castle", "-o", tmp_path)
+    assert ended.code == 0
+    assert len(list(tmp_path.glob("*.png"))) == 2
+    assert ended.err.count("knows a small world") == 1
+    assert "'lighthouse', 'castle'" in ended.err
+    assert "--model" in ended.err
+    assert "small world" not in run("generate", "two zebras", "-o", tmp_path).err
 
 
 def test_it_draws_colors_that_the_prompt_names_more_often_than_not(pipe: JanusPipeline) -> None:

@@ -1,6 +1,7 @@
 """The handlers of the page, called as Gradio calls them: what they leave, and what they say."""
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from janus_kit.demos.draw_tab import draw_tab  # noqa: E402
 from janus_kit.demos.jobs import Row, Thinking, Waiting  # noqa: E402
 from janus_kit.demos.studio import Progress, Studio, parse_seed, table_bytes  # noqa: E402
 from janus_kit.demos.worker import ModelWorker  # noqa: E402
+from janus_kit.known import Hint  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")  # Gradio leaves loops open
 
@@ -322,3 +324,15 @@ def test_a_table_of_captions_has_no_formulas() -> None:
     assert lines[1] == '"\'=1+1","\'=1+1"'
     assert [line[1] for line in lines[1:7]] == ["'"] * 6
     assert lines[7:10] == ['"a=1","a=1"', '"",""', '"say ""a""","say ""a"""']
+
+
+def test_words_that_the_model_never_learnt_are_named_beside_the_picture(
+    pipe: JanusPipeline, app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends() -> str:
+        return said(run(updates(handler(app, "draw")(*DRAWING)))[-1])
+
+    assert "By the way" not in ends()  # a model without a list of words knows all
+    (tmp_path / "words.txt").write_text("a\nred\n")
+    monkeypatch.setattr(pipe, "hint", Hint(tmp_path))
+    assert re.search("^Done in .*without 'cat'.*--model", ends())
