@@ -14,8 +14,8 @@ from janus_kit.errors import JanusKitError
 from janus_kit.scoring.detectors import DetectorFacts
 from janus_kit.scoring.geneval import Detection
 from janus_kit.scoring.promptset import TASKS, prompts
-from janus_kit.training import evaluate, language, world
-from janus_kit.training.evaluate import _facts, _is_novel, _kind
+from janus_kit.training import evaluate, language, novelty, painting, world
+from janus_kit.training.evaluate import _by_models, _facts, _is_novel, _kind
 from janus_kit.training.measures import by_task, of_ceiling, share
 
 TRUE: dict[bytes, world.Scene] = {}  # pictures that were rendered → what they show
@@ -131,6 +131,29 @@ def test_facts_count_once_each_for_precision_and_recall() -> None:
     ]
 
 
+@pytest.mark.usefixtures("pictures")
+def test_facts_about_models_that_training_never_shows_are_told_apart() -> None:
+    scenes = [world.compose(seed, split="test")[1] for seed in range(24)]
+    shown = [
+        all(thing.view.rsplit(" ", 1)[0] in painting.models() for thing in s.things) for s in scenes
+    ]
+    # Who knows the scenes of shown models alone has all of those facts, and none of the others.
+    told = [language.facts(s) if k else ((), None) for s, k in zip(scenes, shown, strict=True)]
+    found = _by_models(told, scenes)
+    known, unknown = found["recall, known models"], found["recall, unknown models"]
+    assert unknown["right"] == 0 < unknown["of"]
+    assert known["right"] == sum(len(facts[0]) for facts in told)
+    assert known["of"] + unknown["of"] == sum(len(language.facts(s)[0]) for s in scenes)
+    unseen = {
+        m
+        for n in ("chair", "couch")
+        for m in painting.views(True)[n]
+        if m.model not in painting.models()
+    }
+    assert unseen
+    assert all(sprite.held_out for sprite in unseen)
+
+
 def test_the_overall_score_is_the_mean_of_the_tasks() -> None:
     rows = [
         ({"tag": "counting", "prompt": "two cups"}, True),
@@ -166,7 +189,7 @@ def test_held_out_prompts_of_geneval_are_known_as_such() -> None:
     for line in novel:
         if line["tag"] == "colors":
             (clause,) = line["include"]
-            assert world.held_out(clause["class"], clause["color"])
+            assert novelty.held_out(clause["class"], clause["color"])
 
 
 def test_shares_below_the_interval_of_a_baseline_are_told(

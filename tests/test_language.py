@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from janus_kit.scoring.promptset import prompts
-from janus_kit.training import language, world
+from janus_kit.training import language, novelty, world
 from janus_kit.training.language import Facts
 from janus_kit.training.world import Scene, Thing
 
@@ -78,7 +78,7 @@ def test_whether_a_thing_has_a_colour_is_asked_with_both_answers() -> None:
     assert ("Is the cup orange?", "Yes.") in asked
     wrong = {question for question, answer in asked if answer == "No."}
     assert "Is the cup red?" in wrong
-    hidden = [color for color in world.COLORS if world.held_out("cup", color)]
+    hidden = [color for color in world.COLORS if novelty.held_out("cup", color)]
     assert wrong == {f"Is the cup {c}?" for c in world.COLORS if c not in ("orange", *hidden)}
 
 
@@ -157,8 +157,8 @@ def test_no_question_of_training_denies_what_is_held_out() -> None:
         for question, answer in language.questions(scene, rng):
             if answer == "No." and question.split()[1] == "there":
                 ((count, color, name),) = language.parse(question)[0]
-                assert not (color and world.held_out(name, color))
-                assert not world.held_out_count(name, count)
+                assert not (color and novelty.held_out(name, color))
+                assert not novelty.held_out_count(name, count)
 
 
 def test_questions_use_the_right_words_for_one_and_for_many() -> None:

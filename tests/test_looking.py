@@ -11,9 +11,9 @@ from janus_kit.model import IGNORE, Batch, Janus, branching
 from janus_kit.prompts import PRO, Tokenizer
 from janus_kit.training import language, world
 from janus_kit.training.bank.names import NAMES
+from janus_kit.training.lessons import asked, example
 from janus_kit.training.looking import Gaze, Looks, looks
 from janus_kit.training.model_stage import answer_row, collate
-from janus_kit.training.recipe import asked, example
 
 CUP = [("Is there a cup?", "Yes."), ("What color is the cup?", "Red.")]
 DOG = [("Is there a dog?", "No.")]
@@ -147,11 +147,13 @@ def test_the_world_tells_where_what_its_questions_name_is() -> None:
 
 
 @pytest.mark.usefixtures("pictures")
-def test_half_of_what_is_asked_about_shows_two_things_of_two_colors() -> None:
-    counts = []
-    for seed in range(8):
-        told = asked(NAMES, seed, np.random.default_rng(seed))
-        pixels, scene = world.compose(seed, task="color_attr", steady=seed % 4 < 2)
-        counts.append(np.array_equal(told.pixels, pixels) and len(language.facts(scene)[0]) == 2)
-    assert counts[1::2] == [True] * 4
-    assert not all(counts[::2])
+def test_what_is_asked_about_is_two_of_two_colors_many_a_number_of_one_and_any() -> None:
+    tasks = ("color_attr", "dense", "color_attr", "counting", "dense", None)
+    steady = {task: set() for task in tasks}  # type: dict[str | None, set[bool]]
+    for seed in range(12):
+        task, still = tasks[seed % 6], seed % 4 < 2
+        pixels, scene = world.compose(seed, task=task, steady=still)
+        assert np.array_equal(asked(NAMES, seed, np.random.default_rng(seed)).pixels, pixels)
+        assert scene.steady == still
+        steady[task].add(still)
+    assert all(found == {True, False} for found in steady.values())

@@ -15,9 +15,10 @@ from conftest import tiny_config
 from janus_kit.config import PRESETS, VisionConfig
 from janus_kit.model import IGNORE, Batch, Janus, angles
 from janus_kit.prompts import PRO, Tokenizer
-from janus_kit.training import world
+from janus_kit.training import novelty, world
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.beginning import initialise, word_embeds
+from janus_kit.training.lessons import lesson, novel
 from janus_kit.training.loop import Schedule
 from janus_kit.training.model_stage import (
     Example,
@@ -28,9 +29,9 @@ from janus_kit.training.model_stage import (
 )
 from janus_kit.training.perceptual import Teacher
 from janus_kit.training.quantizer import PatchBook, to_pixels
-from janus_kit.training.recipe import lesson
 from janus_kit.training.traits import Traits
-from janus_kit.training.vision_stage import patch_labels, some_places, train_vision
+from janus_kit.training.vision_stage import VisionLearner, patch_labels, some_places, train_vision
+from janus_kit.training.watching import SeeingWatch
 from janus_kit.vision.encoder import VisionEncoder
 
 FEW = NAMES[1:7]
@@ -313,6 +314,83 @@ def test_a_teacher_shows_the_encoder_what_it_sees(tmp_path: Path) -> None:
     assert torch.allclose(learner.teacher(first, 24).mean((0, 1)), mean, atol=1e-4)  # type: ignore[misc]
     assert (spread > 0).all()
     assert not any("teacher" in name for name in learner.state_dict())
+
+
+def test_no_name_is_thought_impossible_in_a_color_that_no_lesson_has_it_in() -> None:
+    torch.manual_seed(0)
+    config = VisionConfig(width=32, layers=1, heads=2, intermediate=32)
+    words = (torch.randn(3, 16), torch.randn(2, 16))
+    unseen = torch.zeros(3, 4, dtype=torch.bool)
+    unseen[1, 2] = True  # the second name in the first colour
+    learner = VisionLearner(config, words, 0, unseen=unseen)
+    pixels = torch.rand(1, 3, 384, 384) * 2 - 1
+
+    def losses(color: int) -> list[float]:
+        """That of names, with the second name as it is and meaning something else."""
+        labels = torch.tensor([1, color]).repeat(576, 1).T[None]
+        found = []
+        for word in (words[0][1], -words[0][1]):
+            learner.names[1] = torch.nn.functional.normalize(word, dim=0)
+            with torch.no_grad():
+                found.append(float(learner((pixels, labels, None, pixels))["name"]))
+        return found
+
+    for color in (1, -1):  # in that colour, and in a tone near it
+        assert losses(color)[0] == losses(color)[1]
+    for color in (0, 2):
+        assert losses(color)[0] != losses(color)[1]
+    assert "unseen" not in learner.state_dict()
+    learner.eval()  # what it is asked about may be anything
+    assert losses(1)[0] != losses(1)[1]
+
+
+def test_a_tone_that_is_not_quite_a_color_teaches_no_color() -> None:
+    config = VisionConfig(width=32, layers=1, heads=2, intermediate=32)
+    learner = VisionLearner(config, (torch.randn(3, 16), torch.randn(2, 16)), 0)
+    pixels = torch.zeros(1, 3, 384, 384)
+    labels = torch.zeros(1, 2, 576, dtype=torch.long)
+    labels[:, :, :9] = 1
+    plain = learner((pixels, labels, None, pixels))
+    labels[:, 1, :9] = -1
+    tinted = learner((pixels, labels, None, pixels))
+    assert plain["name"] == tinted["name"]
+    assert plain["colour"] != tinted["colour"]
+    labels[:, 1, 9:] = -1  # nothing is left to be learnt
+    assert learner((pixels, labels, None, pixels))["name"] == plain["name"]
+
+
+@pytest.mark.usefixtures("pictures")
+def test_lessons_have_tones_between_colors_but_those_that_can_be_drawn_do_not() -> None:
+    shown = {seed: lesson(NAMES, 4, seed)[1] for seed in range(40)}
+    tints = {n: [t.tint for t in scene.things if t.color] for n, scene in shown.items()}
+    assert not any(any(found) for seed, found in tints.items() if seed < 4 or seed % 4 == 0)
+    others = [tint for seed, found in tints.items() if seed > 4 and seed % 4 for tint in found]
+    assert 0.25 < sum(tint is not None for tint in others) / len(others) < 0.75
+    assert all(len(shown[seed].things) == 4 for seed in range(1, 40, 2))
+    tinted = next(scene for n, scene in shown.items() if any(tints[n]))
+    labels = patch_labels(tinted, NAMES, 16, 24)
+    assert (labels[1] < 0).any()
+    assert (labels[0] >= 0).all()
+
+
+@pytest.mark.usefixtures("pictures")
+def test_an_encoder_is_watched_over_scenes_that_no_lesson_shows() -> None:
+    config = VisionConfig(width=32, layers=1, heads=2, intermediate=32)
+    words = (torch.randn(len(NAMES), 16), torch.randn(len(world.COLORS), 16))
+    learner = VisionLearner(config, words, 0)
+    asked: list[int] = []
+
+    def scenes(seed: int) -> Any:
+        asked.append(seed)
+        return novel(NAMES, seed)
+
+    found = SeeingWatch(scenes=scenes, names=NAMES, count=3)(1, learner)
+    assert found.keys() == {"held-out name right", "held-out colour right"}
+    assert all(0 <= share <= 1 for share in found.values())
+    assert learner.training
+    assert len(asked) == 3
+    _, scene = novel(NAMES, asked[0])
+    assert novelty.is_novel([(thing.name, thing.color) for thing in scene.things])
 
 
 def test_places_of_things_are_looked_at_more_often_and_each_once() -> None:

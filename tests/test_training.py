@@ -21,10 +21,11 @@ from janus_kit.training.bank.names import NAMES
 from janus_kit.training.begun import keep_to
 from janus_kit.training.budgets import BUDGETS
 from janus_kit.training.evaluate import evaluate
+from janus_kit.training.lessons import texts
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.measures import psnr, share, ssim
 from janus_kit.training.muon import Muon32
-from janus_kit.training.recipe import texts, train_embedded
+from janus_kit.training.recipe import train_embedded
 
 
 class Fit(nn.Module):
@@ -86,6 +87,25 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(tmp_path: Path) -> None:
         fit(tmp_path / "cut", 20, stop=13)
     again = fit(tmp_path / "cut", 20)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_what_a_run_gives_back_is_the_mean_of_its_weights(tmp_path: Path) -> None:
+    module = Fit()
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def watch(step: int) -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in module.state_dict().items()})
+        return {}
+
+    found = learn(tmp_path, 8, watch=watch, module=module, watch_every=1)
+    mean = {name: value.clone() for name, value in Fit().state_dict().items()}
+    for step, weights in enumerate(seen):
+        decay = min(0.9, (step + 1) / (step + 10))
+        for name, value in weights.items():
+            mean[name] = decay * mean[name] + (1 - decay) * value
+    for name, value in found.items():
+        torch.testing.assert_close(value, mean[name])
+        assert not torch.equal(value, seen[-1][name])
 
 
 def test_batches_made_ahead_by_workers_give_the_very_same_weights(

@@ -1,15 +1,19 @@
 """The VQ stage: what a step looks at and teaches, and that it resumes exactly."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from backbone_parts import random_weights
 from codes_parts import FEW, SMALL_VQ, small_book
+from PIL import Image
 
 from janus_kit.training import world
 from janus_kit.training.loop import Schedule
+from janus_kit.training.perceptual import Perceptual
 from janus_kit.training.quantizer import NEAR, to_pixels
 from janus_kit.training.vq_stage import (
     MISREAD,
@@ -20,6 +24,7 @@ from janus_kit.training.vq_stage import (
     misread,
     train_vq,
 )
+from janus_kit.training.watching import PaintingWatch
 
 
 @pytest.mark.usefixtures("pictures")
@@ -196,3 +201,37 @@ def test_a_collage_is_of_pieces_with_things_and_has_the_codes_of_its_pixels() ->
             torch.equal(seen, pixels[number // 3][:, 16 * y : 16 * y + 128, 16 * x : 16 * x + 128])
             for y, x in spots.nonzero().tolist()
         )
+
+
+@pytest.mark.usefixtures("pictures")
+def test_the_stage_has_all_its_losses_and_is_watched_over_held_out_scenes(
+    tmp_path: Path,
+) -> None:
+    def scenes(split: Any) -> Any:
+        def one(seed: int) -> Any:
+            picture, scene = world.compose(seed, names=FEW, steady=True, split=split)
+            return picture[128:256, 128:256], world.places(scene)[8:16, 8:16]
+
+        return one
+
+    book = small_book(4, SMALL_VQ.codebook_size)
+    train_vq(
+        SMALL_VQ,
+        scenes("train"),
+        book,
+        tmp_path,
+        Schedule(steps=2, batch=1, rate=1e-3, warmup=1, save_every=5, watch_every=1),
+        exercises=((1.0, (Exercise(named=True),)),),
+        perceptual=Perceptual(random_weights()),
+        watch=PaintingWatch(scenes=scenes("test"), book=book, folder=tmp_path, count=4),
+    )
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = next(row for row in reversed(rows) if "loss" in row)
+    assert {"pixel", "perceptual", "critic", "found out", "code right"} <= losses.keys()
+    assert losses["perceptual"] > 0
+    watched = [row for row in rows if "held-out dB" in row]
+    assert [row["step"] for row in watched] == [0, 1]
+    assert watched[0]["held-out dB"] != watched[1]["held-out dB"]
+    assert all(0 < row["held-out dB, half"] < 60 for row in watched)
+    with Image.open(tmp_path / "samples/000002.png") as sheet:
+        assert sheet.width > sheet.height  # four scenes above what is painted of them

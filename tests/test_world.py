@@ -1,6 +1,7 @@
 """The drawing world: what a scene says of its picture is what is in the picture."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from janus_kit.scoring.colors import pixel_color
 from janus_kit.scoring.geneval import relative_positions
 from janus_kit.scoring.promptset import COLORS, OBJECTS, RELATIONS
 from janus_kit.scoring.promptset import TASKS as GENEVAL
-from janus_kit.training import painting, world
+from janus_kit.training import novelty, painting, world
 from janus_kit.training.bank.heroes import HEROES
 from janus_kit.training.bank.names import NAMES, held_out_view
 from janus_kit.training.world import Scene, compose
@@ -27,7 +28,7 @@ def scenes(count: int, **options: object) -> list[Scene]:
 
 
 def novel(scene: Scene) -> bool:
-    return world.is_novel([(thing.name, thing.color) for thing in scene.things])
+    return novelty.is_novel([(thing.name, thing.color) for thing in scene.things])
 
 
 def test_the_world_speaks_of_genevals_objects_colors_and_relations() -> None:
@@ -139,12 +140,12 @@ def test_training_never_shows_what_is_held_out_and_every_test_scene_does() -> No
     assert not any(map(novel, scenes(150)))
     assert all(map(novel, scenes(100, split="test")))
     colored = [(name, color) for name in NAMES for color in COLORS]
-    assert sum(world.held_out(*pair) for pair in colored) == len(colored) / 10
-    counted = [world.held_out_count(name, n) for name in NAMES for n in (2, 3, 4)]
+    assert sum(novelty.held_out(*pair) for pair in colored) == len(colored) / 10
+    counted = [novelty.held_out_count(name, n) for name in NAMES for n in (2, 3, 4)]
     assert sum(counted) == len(counted) / 8
-    assert not any(world.held_out_count(name, 1) for name in NAMES)
-    assert world.held_out_pair("cat", "dog") == world.held_out_pair("dog", "cat")
-    pairs = [world.held_out_pair(a, b) for a, b in combinations(NAMES, 2)]
+    assert not any(novelty.held_out_count(name, 1) for name in NAMES)
+    assert novelty.held_out_pair("cat", "dog") == novelty.held_out_pair("dog", "cat")
+    pairs = [novelty.held_out_pair(a, b) for a, b in combinations(NAMES, 2)]
     assert 0.07 < sum(pairs) / len(pairs) < 0.13
 
 
@@ -256,3 +257,52 @@ def test_only_training_stretches_things_and_never_steady_ones() -> None:
     assert max(plain.size) == max(wide.size) == 120
     shape = plain.width / plain.height
     assert wide.width / wide.height == pytest.approx(1.2 * shape, rel=0.03)
+
+
+def test_only_training_leans_things_as_another_view_would_and_never_steady_ones() -> None:
+    def leans(**options: Any) -> set[tuple[float, ...]]:
+        return {thing.lean for scene in scenes(12, **options) for thing in scene.things}
+
+    assert len(leans()) > 8
+    assert () in leans()
+    assert all(0 <= share <= world.LEAN for lean in leans() for share in lean)
+    assert leans(steady=True) | leans(split="test") == {()}
+
+
+def test_a_leaning_thing_has_its_corners_moved_in_and_stays_as_large() -> None:
+    square = np.full((100, 100, 4), 255, np.uint8)
+
+    def seen(*lean: float) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(painting, "_whole", lambda view, tone: square)
+            image = painting.cutout.__wrapped__("square", None, 100, lean=lean)
+        assert image.size == (100, 100)
+        return np.asarray(image.getchannel("A")) > 127
+
+    assert seen(0, 0, 0, 0, 0, 0, 0, 0).all()
+    # The upper left corner alone, then the lower right one alone.
+    for lean, (y, x) in (((0.2, 0.2) + (0,) * 6, (3, 3)), ((0,) * 4 + (0.2, 0.2, 0, 0), (96, 96))):
+        found = seen(*lean)
+        assert not found[y, x]
+        corners = {(a, b) for a in (3, 96) for b in (3, 96)} - {(y, x)}
+        assert all(found[corner] for corner in corners)
+
+
+def test_tints_lie_between_the_color_of_a_thing_and_another_that_it_may_have() -> None:
+    def tinted(share: float) -> list[tuple[world.Thing, world.Thing]]:
+        plain = [thing for scene in scenes(30, task="color_attr") for thing in scene.things]
+        found = scenes(30, task="color_attr", tints=share)
+        return list(zip(plain, (t for scene in found for t in scene.things), strict=True))
+
+    assert all(thing == plain for plain, thing in tinted(0))
+    changed = [(plain, thing) for plain, thing in tinted(0.5) if thing.tint]
+    assert 15 < len(changed) < 45
+    for plain, thing in changed:
+        assert replace(thing, tint=None) == plain
+        own, tone = np.array(world.COLORS[str(thing.color)]), np.array(thing.tint)
+        ways = {c: np.array(t) - own for c, t in world.COLORS.items() if c != thing.color}
+        part = {c: (tone - own) @ way / (way @ way) for c, way in ways.items()}
+        fits = [c for c, way in ways.items() if np.abs(own + part[c] * way - tone).max() < 1]
+        assert any(0.14 < part[c] < 0.51 and not novelty.held_out(thing.name, c) for c in fits)
+    plain, thing = changed[0]
+    assert not np.array_equal(*(np.asarray(world._sprite(one)) for one in (plain, thing)))

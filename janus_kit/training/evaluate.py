@@ -27,10 +27,11 @@ from janus_kit.scoring.fetch import fetch_efficientdet
 from janus_kit.scoring.geneval import judge
 from janus_kit.scoring.promptset import TASKS, prompts
 from janus_kit.scoring.published import GENEVAL
-from janus_kit.training import language, world
+from janus_kit.training import language, painting, world
 from janus_kit.training.foreign import SETS, foreign
 from janus_kit.training.language import Facts, matches, unrelated
 from janus_kit.training.measures import by_task, of_ceiling, psnr, share, ssim
+from janus_kit.training.novelty import is_novel
 from janus_kit.training.quantizer import to_pixels
 from janus_kit.variants import measuring
 from janus_kit.vision.images import to_uint8
@@ -218,14 +219,15 @@ def _named(detector: Detector, picture: Any, scene: world.Scene) -> list[bool]:
 def _understanding(pipe: JanusPipeline, count: int, seed: int, report: Report) -> dict[str, Any]:
     """Captions of held-out scenes, and answers to all that is asked about them."""
     first = FRESH + seed * 100_000 + 50_000
-    found = [world.compose(first + i, split="test") for i in range(count)]
-    pictures, scenes = [Image.fromarray(p) for p, _ in found], [s for _, s in found]
+    composed = [world.compose(first + i, split="test") for i in range(count)]
+    pictures, scenes = [Image.fromarray(p) for p, _ in composed], [s for _, s in composed]
     result: dict[str, Any] = {}
     report(f"understanding: {count} held-out scenes")
     truths = [language.facts(scene) for scene in scenes]
     for name, question in (("captions", language.DESCRIBE[0]), ("details", language.IN_DETAIL[0])):
         told = pipe.caption(pictures, question, max_new_tokens=TOLD)
-        result[name] = _facts([language.parse(text) for text in told], truths, name == "captions")
+        found = [language.parse(text) for text in told]
+        result[name] = _facts(found, truths, name == "captions") | _by_models(found, scenes)
     words = np.random.default_rng([seed, 2])
     # Few scenes hold what can be compared: as many more are asked about that alone.
     more = [world.compose(first + count + i, split="test", task="dense") for i in range(count)]
@@ -287,6 +289,20 @@ def _facts(
         "precision": share(right, said, alike),
         "recall": share(right, there, alike),
         "all right": share(whole, len(told), alike),
+    }
+
+
+def _by_models(told: Sequence[Facts], scenes: Sequence[world.Scene]) -> dict[str, Any]:
+    """The recall of facts about models that training shows, from other sides, and of others."""
+    found: dict[bool, list[bool]] = {True: [], False: []}
+    for had, scene in zip(told, scenes, strict=True):
+        for fact in language.facts(scene)[0]:
+            views = [thing.view for thing in scene.things if (thing.color, thing.name) == fact[1:]]
+            known = all(view.rsplit(" ", 1)[0] in painting.models() for view in views)
+            found[known].append(fact in had[0])
+    return {
+        "recall, known models": share(sum(found[True]), len(found[True])),
+        "recall, unknown models": share(sum(found[False]), len(found[False])),
     }
 
 
@@ -378,4 +394,4 @@ def _names(line: Mapping[str, Any]) -> set[str]:
 
 def _is_novel(line: Mapping[str, Any]) -> bool:
     asked = language.parse(line["prompt"])[0]
-    return world.is_novel([(name, color) for n, color, name in asked for _ in range(n)])
+    return is_novel([(name, color) for n, color, name in asked for _ in range(n)])

@@ -6,15 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from janus_kit.training.bank.names import NAMES
-from janus_kit.training.world import (
-    COLORS,
-    OPPOSITE,
-    Scene,
-    held_out,
-    held_out_count,
-    held_out_pair,
-    pick,
-)
+from janus_kit.training.novelty import held_out, held_out_count, held_out_pair
+from janus_kit.training.world import COLORS, OPPOSITE, Scene, pick
 
 __all__ = [
     "Fact",

@@ -127,6 +127,12 @@ def views(novel: bool) -> Mapping[str, tuple[Sprite, ...]]:
 
 
 @cache
+def models() -> frozenset[str]:
+    """The models of which training shows some views."""
+    return frozenset(sprite.model for sprite in bank().sprites if not sprite.held_out)
+
+
+@cache
 def _sprites() -> Mapping[str, Sprite]:
     return {sprite.file.removesuffix(".webp"): sprite for sprite in bank().sprites}
 
@@ -148,12 +154,28 @@ def cutout(
     flip: bool = False,
     angle: int = 0,
     stretch: float = 1.0,
+    lean: tuple[float, ...] = (),
 ) -> Image.Image:
     """A view as RGBA, its longer side `size` before it is turned by `angle` degrees; tight.
 
-    tone: its colour, or None for its own. stretch: how many times as wide as it is.
+    tone: its colour, or None for its own. stretch: how many times as wide as it is. lean: how far
+    each corner moves in, in shares of the width and the height: eight, from the upper left against
+    the clock, x before y.
     """
-    image = Image.fromarray(_whole(view, tone))
+    if tone is None or tone in COLORS.values():
+        pixels = _whole(view, tone)
+    else:  # there are too many of them to keep
+        pixels = recolor(_whole(view, None), tone)
+    image = Image.fromarray(pixels)
+    if lean:
+        signs = (-1, -1, -1, 1, 1, 1, 1, -1)
+        ends = (0, 0, 0, 1, 1, 1, 1, 0)
+        sides = (image.width, image.height) * 4
+        quad = [
+            side * (end + n * by) for side, end, n, by in zip(sides, ends, signs, lean, strict=True)
+        ]
+        image = image.transform(image.size, Image.Transform.QUAD, quad, Image.Resampling.BILINEAR)
+        image = _tight(image)
     width, height = image.width * stretch, image.height
     scale = size / max(width, height)
     shape = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -164,8 +186,13 @@ def cutout(
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if angle:
         image = image.rotate(angle, Image.Resampling.BICUBIC, expand=True)
-        image = image.crop(image.getchannel("A").point(lambda a: 255 if a > 16 else 0).getbbox())
+        image = _tight(image)
     return image
+
+
+def _tight(image: Image.Image) -> Image.Image:
+    """What is to be seen of an RGBA picture."""
+    return image.crop(image.getchannel("A").point(lambda a: 255 if a > 16 else 0).getbbox())
 
 
 @cache
@@ -214,5 +241,5 @@ def shadow(image: Image.Image, box: tuple[int, int, int, int], strength: float) 
 
 def forget() -> None:
     """Look at the bank anew: another may have been made."""
-    for remembered in (bank, views, _sprites, _whole, cutout):
+    for remembered in (bank, views, models, _sprites, _whole, cutout):
         remembered.cache_clear()

@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,7 +17,7 @@ from janus_kit.config import PRESETS
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.model import Janus
-from janus_kit.prompts import PRO, Tokenizer
+from janus_kit.prompts import Tokenizer
 from janus_kit.training import language, painting, world
 from janus_kit.training.bank.make import make_bank
 from janus_kit.training.bank.names import NAMES
@@ -26,17 +25,18 @@ from janus_kit.training.beginning import word_embeds
 from janus_kit.training.begun import keep_to
 from janus_kit.training.budgets import BUDGETS, Budget
 from janus_kit.training.designing import design
+from janus_kit.training.lessons import asked, example, held_out, lesson, novel, picture, texts
 from janus_kit.training.loop import Schedule
-from janus_kit.training.model_stage import Example, train_model
+from janus_kit.training.model_stage import train_model
 from janus_kit.training.perceptual import Perceptual, Teacher
 from janus_kit.training.quantizer import PatchBook, as_drawn
 from janus_kit.training.relaying import relay
 from janus_kit.training.sizing import STAGES, sized
 from janus_kit.training.tokenizer import train_tokenizer
 from janus_kit.training.traits import survey
-from janus_kit.training.vision_stage import VisionLearner, patch_labels, train_vision
+from janus_kit.training.vision_stage import VisionLearner, train_vision
 from janus_kit.training.vq_stage import train_vq
-from janus_kit.training.watching import Watch
+from janus_kit.training.watching import PaintingWatch, SeeingWatch, Watch
 
 __all__ = ["fetch_data", "train_embedded"]
 
@@ -58,8 +58,6 @@ WISHES = (  # what is drawn while the model trains
 )
 SHARD = 15_000_000  # bytes of weights in a file of a run, for places that limit a file's size
 WHOLE = 100_000_000  # and of what is shipped: one file
-PATCH = 16  # pixels on the side of a place of the encoder
-QUESTIONS = 14  # conversations of one turn about a picture, besides the description
 
 
 def fetch_data(report: Callable[[str], None]) -> Path:
@@ -67,76 +65,6 @@ def fetch_data(report: Callable[[str], None]) -> Path:
     path = make_bank(report)
     report(f"{len(NAMES)} things are in {path}")
     return path
-
-
-def lesson(
-    names: tuple[str, ...], easy: int, seed: int
-) -> "tuple[np.ndarray[Any, Any], world.Scene]":
-    """Scene number seed for the encoder: steady ones alone before number easy, a quarter later.
-
-    One view of each thing is soon known; what is looked at, and where, then serves for all views.
-    """
-    return world.compose(seed, names=names, steady=seed < easy or seed % 4 == 0)
-
-
-def example(names: tuple[str, ...], seed: int, words: np.random.Generator) -> Example:
-    """Scene number seed of those that are drawn, with a prompt and conversations by words."""
-    return _told(world.compose(seed, names=names, steady=True), names, words)
-
-
-def asked(names: tuple[str, ...], seed: int, words: np.random.Generator) -> Example:
-    """Scene number seed of those that are asked about; half show two coloured things.
-
-    Only of them is it seen whether an answer is about the thing that the question names. A sixth
-    more are dense ones: of few others can numbers be compared.
-    """
-    task = "color_attr" if seed % 2 else "dense" if seed % 3 == 0 else None
-    return _told(world.compose(seed, names=names, steady=seed % 4 < 2, task=task), names, words)
-
-
-def held_out(
-    names: tuple[str, ...], steady: bool, seed: int, words: np.random.Generator
-) -> Example:
-    """Scene number seed of what training never shows, with its words."""
-    return _told(world.compose(seed, names=names, split="test", steady=steady), names, words)
-
-
-def _told(
-    composed: "tuple[np.ndarray[Any, Any], world.Scene]",
-    names: tuple[str, ...],
-    words: np.random.Generator,
-) -> Example:
-    pixels, scene = composed
-    asked = language.questions(scene, words, names) + language.questions(scene, words, names)
-    asked = list(dict.fromkeys(asked))
-    asked = [asked[i] for i in words.permutation(len(asked))]
-    told = (world.pick(words, language.DESCRIBE), language.caption(scene))
-    long = (world.pick(words, language.IN_DETAIL), language.detailed(scene))
-    dialogues = [[told], [long], *[[pair] for pair in asked[:QUESTIONS]], asked[-3:]]
-    covered = patch_labels(scene, names, PATCH, len(pixels) // PATCH)[0].numpy()
-    shown = [thing.name for thing in scene.things]
-    about = {question: language.named(question) for question, _ in asked}
-    return Example(
-        pixels=pixels,
-        prompt=language.prompt(scene, words),
-        dialogues=dialogues,
-        places=world.places(scene) if scene.steady else None,
-        covered=covered > 0,
-        sought={q: covered == names.index(n) + 1 for q, n in about.items() if n in names},
-        things={n: covered == names.index(n) + 1 for n in dict.fromkeys(shown)},
-    )
-
-
-def texts(names: tuple[str, ...]) -> list[str]:
-    """What the tokenizer is made from: the language of the world and the system prompt."""
-    words = np.random.default_rng(0)
-    lines = [PRO.system] * 50
-    for seed in range(3000):
-        scene = world.sketch(seed, names)
-        lines += [language.prompt(scene, words), language.caption(scene), language.detailed(scene)]
-        lines += [*language.DESCRIBE[:2], *language.IN_DETAIL]
-        lines += [line for pair in language.questions(scene, words, names) for line in pair]
-    return lines
 
 
 def train_embedded(
@@ -251,6 +179,7 @@ def _train(
             seed=seed,
             taken=taken,
             teacher=Teacher() if plan.perceptual else None,
+            watch=SeeingWatch(scenes=partial(novel, plan.names), names=plan.names),
         )
     if "model" in plan.stages:
         janus = _model(plan, folder, book, tokenizer, vision, whole, seed)
@@ -263,13 +192,16 @@ def _train(
         # Last, since nothing else waits for it: what the codes stand for is in the book.
         vq = train_vq(
             config.vq,
-            other(partial(_picture, plan)),
+            other(partial(picture, plan.names, "train")),
             book,
             folder / "vq",
             plan.vq,
             seed=seed,
             perceptual=Perceptual() if plan.perceptual else None,
             taken=None if whole is None else whole.vq,
+            watch=PaintingWatch(
+                scenes=partial(picture, plan.names, "test"), book=book, folder=folder / "vq"
+            ),
         )
         janus.vq.load_state_dict(vq.state_dict())
     made = target or folder / "model"
@@ -374,13 +306,6 @@ def _book(plan: Budget, codes: int, path: Path, keep: PatchBook | None) -> Patch
     book = design(world.empty(), plain, colored, codes, keep=keep)
     book.save(path)
     return book
-
-
-def _picture(plan: Budget, seed: int) -> "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]":
-    """Scene number seed for the VQ tokenizer: most show four things, so that little is ground."""
-    task = None if seed % 4 == 0 else "crowd"
-    pixels, scene = world.compose(seed, names=plan.names, steady=True, task=task)
-    return pixels, world.places(scene)
 
 
 def export(janus: Janus, tokenizer: Path, target: Path, shard: int = WHOLE) -> Path:

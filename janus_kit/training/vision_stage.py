@@ -9,7 +9,7 @@ A teacher that has seen photographs shows besides what it makes of each place: o
 training never shows it knows far more than labels tell.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from janus_kit.config import VisionConfig
 from janus_kit.model import Janus
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
+from janus_kit.training.novelty import held_out
 from janus_kit.training.perceptual import Teacher
 from janus_kit.training.world import COLORS, Scene, mask, places
 from janus_kit.vision.encoder import Projector, VisionEncoder
@@ -67,7 +68,7 @@ def some_spoilt(
 
 def patch_labels(scene: Scene, names: Sequence[str], patch: int, side: int) -> Tensor:
     """What covers each patch: int64 [2, side²], numbers of names and colours; 0 is nothing, or
-    a thing in its own colours."""
+    a thing in its own colours. The number of a colour that is not quite it is negative."""
     labels = torch.zeros(2, side, side, dtype=torch.long)
     colors = list(COLORS)
     for thing in scene.things:
@@ -75,7 +76,8 @@ def patch_labels(scene: Scene, names: Sequence[str], patch: int, side: int) -> T
         there = seen.float().mean((1, 3)) > COVERED
         labels[0, there] = names.index(thing.name) + 1
         if thing.color:
-            labels[1, there] = colors.index(thing.color) + 1
+            number = colors.index(thing.color) + 1
+            labels[1, there] = number if thing.tint is None else -number
     return labels.flatten(1)
 
 
@@ -110,12 +112,14 @@ class VisionLearner(nn.Module):
 
     words: a name's or a colour's embed each, fp32 [names, d] and [colours, d]. taken: a trained
     model whose encoder goes on to learn; its aligner stays, since the rest has learnt to read it.
-    teacher: shows what it sees of the pictures.
+    teacher: shows what it sees of the pictures. unseen: bool [1 + colours, 1 + names], the names
+    that no lesson has in a colour: that they never come does not count as evidence against them.
     """
 
     names: Tensor
     colors: Tensor
     usual: Tensor
+    unseen: Tensor
 
     def __init__(
         self,
@@ -124,6 +128,7 @@ class VisionLearner(nn.Module):
         seed: int,
         taken: Janus | None = None,
         teacher: Teacher | None = None,
+        unseen: Tensor | None = None,
     ) -> None:
         super().__init__()
         names, colors = (embeds.clone() for embeds in words)
@@ -139,6 +144,8 @@ class VisionLearner(nn.Module):
         self.register_buffer("usual", torch.zeros(2, Teacher.width))
         self.register_buffer("names", F.normalize(names, dim=-1), persistent=False)
         self.register_buffer("colors", F.normalize(colors, dim=-1), persistent=False)
+        none = torch.zeros(len(colors) + 1, len(names) + 1, dtype=torch.bool)
+        self.register_buffer("unseen", none if unseen is None else unseen, persistent=False)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -186,9 +193,12 @@ class VisionLearner(nn.Module):
         for place, (kind, words) in enumerate((("name", self.names), ("colour", self.colors))):
             logits = F.pad(found @ words.float().T, (1, 0))  # nothing is the zero vector
             wanted = labels[:, place].flatten()
+            if kind == "name" and self.training:
+                away = self.unseen[labels[:, 1].flatten().abs()]
+                logits = logits.masked_fill(away, -torch.inf)
             # Most patches are background; the things count as much as all of it.
-            weight = torch.where(wanted > 0, 1.0, GROUND)
-            losses = F.cross_entropy(logits, wanted, reduction="none")
+            weight = torch.where(wanted > 0, 1.0, GROUND) * (wanted >= 0)
+            losses = F.cross_entropy(logits, wanted.clamp(min=0), reduction="none")
             figures[kind] = (losses * weight).sum() / weight.sum()
             things = wanted > 0
             figures[f"{kind} right"] = (logits.argmax(-1) == wanted)[things].float().mean()
@@ -218,17 +228,22 @@ def train_vision(
     seed: int = 0,
     taken: Janus | None = None,
     teacher: Teacher | None = None,
+    watch: Callable[[int, VisionLearner], Mapping[str, float]] | None = None,
 ) -> VisionLearner:
     """Train an encoder and its aligner on scenes, in folder; returns them with the mean weights.
 
     words: the embeds of names, and of world.COLORS. spoil: what is done to most of the pictures
-    that could have been drawn. taken, teacher: see VisionLearner.
+    that could have been drawn. taken, teacher: see VisionLearner. watch: looks at the learner as it
+    is after so many steps.
     """
     from accelerate import PartialState
     from accelerate.utils import send_to_device
 
     state = PartialState()
-    learner = VisionLearner(config, words, seed, taken, teacher).to(state.device)
+    unseen = torch.zeros(len(COLORS) + 1, len(names) + 1, dtype=torch.bool)
+    for number, color in enumerate(COLORS, 1):
+        unseen[number, 1:] = torch.tensor([held_out(name, color) for name in names])
+    learner = VisionLearner(config, words, seed, taken, teacher, unseen).to(state.device)
     side = learner.side
 
     def batch(step: int) -> Lesson:
@@ -259,6 +274,7 @@ def train_vision(
         batch=batch,
         schedule=schedule,
         average=0.98,
+        watch=None if watch is None else lambda step: watch(step, learner),
     )
     average = train(stage, folder)
     learner.load_state_dict(average)

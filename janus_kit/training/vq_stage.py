@@ -12,7 +12,7 @@ collages, since most of a scene is ground, but not all: a group norm sees how mu
 ground.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -259,11 +259,13 @@ def train_vq(
     taken: VQTokenizer | None = None,
     critic_from: float = 0.5,
     exercises: Sequence[tuple[float, Sequence[Exercise]]] = PLAN,
+    watch: Callable[[int, VQLearner], Mapping[str, float]] | None = None,
 ) -> VQTokenizer:
     """Train a tokenizer on scenes and the codes of book, in folder.
 
     taken: a trained one of the same codes that goes on to learn. From schedule.steps × critic_from
-    on a critic judges what is painted in full. exercises: see PLAN.
+    on a critic judges what is painted in full. exercises: see PLAN. watch: looks at the learner as
+    it is after so many steps.
     """
     from accelerate import PartialState
 
@@ -323,6 +325,7 @@ def train_vq(
         schedule=schedule,
         after=after,
         average=0.98,
+        watch=None if watch is None else lambda step: watch(step, learner),
     )
     average = train(stage, folder)
     prefix = "vq."

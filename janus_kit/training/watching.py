@@ -1,11 +1,13 @@
-"""What is looked at while a model trains: held-out losses, and a sheet of drawings."""
+"""What is looked at while the stages train: held-out figures, and sheets of pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from janus_kit.drawing import noise
@@ -16,9 +18,12 @@ from janus_kit.model import Janus
 from janus_kit.prompts import PRO, Tokenizer, drawing_ids, unconditional_ids
 from janus_kit.training.model_stage import Examples, answer_row, codes_of, collate, draw_row
 from janus_kit.training.quantizer import PatchBook, to_pixels
+from janus_kit.training.vision_stage import VisionLearner, patch_labels
+from janus_kit.training.vq_stage import VQLearner
+from janus_kit.training.world import Scene
 from janus_kit.vision.images import to_uint8
 
-__all__ = ["Watch"]
+__all__ = ["PaintingWatch", "SeeingWatch", "Watch"]
 
 FRESH = 70_000_000  # the first number of the scenes that are looked at
 
@@ -76,3 +81,75 @@ class Watch:
         path = self.folder / "samples" / f"{step:06}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         make_image_grid(images).save(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeeingWatch:
+    """Called with a step and the encoder at it: what it makes of things in held-out scenes."""
+
+    scenes: "Callable[[int], tuple[np.ndarray[Any, Any], Scene]]"
+    names: Sequence[str]
+    count: int = 24
+
+    def __call__(self, step: int, learner: VisionLearner) -> Mapping[str, float]:
+        training = learner.training
+        learner.eval()
+        found = []
+        with torch.inference_mode():
+            for number in range(FRESH, FRESH + self.count):
+                pixels, scene = self.scenes(number)
+                size = learner.vision.config.patch_size
+                labels = patch_labels(scene, self.names, size, learner.side)[None]
+                device = learner.names.device
+                shown = to_pixels([pixels]).to(device)
+                lesson = (shown, labels.to(device), None, shown)
+                found.append(learner(lesson))
+        learner.train(training)
+        return {  # a scene without colours says nothing about them
+            f"held-out {name}": float(torch.stack([figures[name] for figures in found]).nanmean())
+            for name in ("name right", "colour right")
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintingWatch:
+    """Called with a step and the VQ tokenizer at it: how near to held-out scenes it paints, in dB.
+
+    Of right codes, in full and at half size, which it paints first. Beside them a sheet,
+    samples/STEP.png in folder: some scenes, and below each what is painted.
+    """
+
+    scenes: "Callable[[int], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]"
+    book: PatchBook
+    folder: Path
+    count: int = 8
+
+    def __call__(self, step: int, learner: VQLearner) -> Mapping[str, float]:
+        training = learner.training
+        learner.eval()
+        found = [self.scenes(number) for number in range(FRESH, FRESH + self.count)]
+        pixels = to_pixels([picture for picture, _ in found])
+        places = torch.from_numpy(np.stack([lying.reshape(-1, 3) for _, lying in found]))
+        codes = self.book.codes(pixels, places)
+        weights = learner.vq.codebook.weight
+        side = pixels.shape[-1] // learner.vq.config.stride
+        try:
+            with torch.inference_mode():
+                rows = F.normalize(weights.float(), dim=-1)[codes.to(weights.device)]
+                latents = [learner.vq.latents(row[None], side).contiguous() for row in rows]
+                whole = torch.cat([learner.paint(x) for x in latents]).float().cpu()
+                half = torch.cat([learner.paint(x, 1) for x in latents]).float().cpu()
+        finally:
+            learner.train(training)
+        shown = [Image.fromarray(p) for p in (*to_uint8(pixels[:4]), *to_uint8(whole[:4]))]
+        path = self.folder / "samples" / f"{step:06}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_image_grid(shown, rows=2).save(path)
+        small = F.avg_pool2d(pixels, 2)
+        return {"held-out dB": decibels(whole, pixels), "held-out dB, half": decibels(half, small)}
+
+
+def decibels(painted: torch.Tensor, true: torch.Tensor) -> float:
+    """The peak signal-to-noise ratio of pixels in [-1, 1]."""
+    error = (painted.clamp(-1, 1) - true).square().mean()
+    return float(10 * torch.log10(4 / error.clamp(min=1e-9)))

@@ -5,7 +5,6 @@ small model learns to draw: one view of each thing, two sizes, places on a grid.
 learns from the whole: all training views, any size and place, turned, on grounds like rooms.
 """
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -18,6 +17,7 @@ from janus_kit.errors import OptionError
 from janus_kit.training import painting
 from janus_kit.training.bank.heroes import HEROES
 from janus_kit.training.bank.names import NAMES
+from janus_kit.training.novelty import held_out, is_novel
 from janus_kit.training.painting import COLORS, GROUNDS
 
 __all__ = [
@@ -30,11 +30,7 @@ __all__ = [
     "Thing",
     "compose",
     "empty",
-    "held_out",
-    "held_out_count",
-    "held_out_pair",
     "in_all_colors",
-    "is_novel",
     "mask",
     "paintable",
     "painted",
@@ -65,6 +61,7 @@ TASKS: Mapping[str, float] = {
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 UNPAINTED = ("person",)  # has its own colours only
 STRETCH = 0.25  # training stretches things by at most e to this, or squeezes them
+LEAN = 0.22  # and moves each of their corners in by at most this share, as another view would
 PAINTED = 0.15  # the share of things that are coloured where the task does not ask for it
 
 # Centres as shares of the side. Of a steady scene, and of one that is not, with the sizes there.
@@ -100,6 +97,8 @@ class Thing:
     flip: bool = False
     angle: int = 0  # degrees against the clock
     stretch: float = 1.0  # how many times as wide as it is, before it is turned
+    lean: tuple[float, ...] = ()  # how far its corners are moved, see painting.cutout
+    tint: tuple[int, int, int] | None = None  # the tone in which it is, not quite its colour's
 
 
 @dataclass(frozen=True)
@@ -118,24 +117,6 @@ class Scene:
         return self.room is None
 
 
-def held_out(name: str, color: str) -> bool:
-    """True for the one colour of each thing (a tenth of all) that training never shows.
-
-    The codes alone are laid out over all ten.
-    """
-    return tuple(COLORS)[(3 * NAMES.index(name) + 2) % len(COLORS)] == color
-
-
-def held_out_count(name: str, count: int) -> bool:
-    """True for the eighth of numbers from two to four of a thing that training never shows."""
-    return count > 1 and (NAMES.index(name) + 3 * count) % 8 == 0
-
-
-def held_out_pair(a: str, b: str) -> bool:
-    """True for the tenth of pairs of things that training never shows together."""
-    return zlib.crc32("+".join(sorted((a, b))).encode()) % 10 == 0
-
-
 def compose(
     seed: int,
     *,
@@ -143,13 +124,15 @@ def compose(
     split: Split = "train",
     steady: bool = False,
     task: str | None = None,
+    tints: float = 0.0,
 ) -> tuple[npt.NDArray[np.uint8], Scene]:
     """A picture, uint8 [384, 384, 3], and what it shows; equal seeds give equal pictures.
 
     A test scene has a thing in a colour, in a number or beside another that no train scene has,
     and, unless it is steady, views that no train scene has. names: 5 or more of NAMES. task: one
-    of TASKS, or "crowd" for four things of four names, half of them coloured. Raises OptionError
-    for others, JanusKitError where the picture bank is not made yet.
+    of TASKS, or "crowd" for four things of four names, half of them coloured. tints: the share of
+    coloured things that are painted between their colour and another. Raises OptionError for
+    others, JanusKitError where the picture bank is not made yet.
     """
     if split not in ("train", "test"):
         raise OptionError(f"split: '{split}' is not one; choose train or test")
@@ -166,6 +149,8 @@ def compose(
     task = task or chosen
     kinds = _kinds(rng, task, known, novel)
     scene = _place(rng, task, kinds, novel=novel, steady=steady)
+    if tints:
+        scene = replace(scene, things=tuple(_tinted(rng, thing, tints) for thing in scene.things))
     return render(scene), scene
 
 
@@ -226,17 +211,6 @@ def staged(
     return render(scene), scene
 
 
-def is_novel(kinds: Sequence[tuple[str, str | None]]) -> bool:
-    """Whether training must not show things of these names and colours together."""
-    counts = {kind: list(kinds).count(kind) for kind in kinds}
-    names = sorted({name for name, _ in kinds})
-    return (
-        any(color and held_out(name, color) for name, color in kinds)
-        or any(held_out_count(name, count) for (name, _), count in counts.items())
-        or any(held_out_pair(a, b) for i, a in enumerate(names) for b in names[i + 1 :])
-    )
-
-
 def sketch(seed: int, names: Sequence[str] = NAMES) -> Scene:
     """What a training scene could show, without views and places: enough to talk about."""
     rng = np.random.default_rng([seed, 2])
@@ -281,8 +255,9 @@ def pick(rng: np.random.Generator, items: Sequence[T], weights: Sequence[float] 
 
 
 def _sprite(thing: Thing) -> Image.Image:
-    tone = COLORS[thing.color] if thing.color else None
-    return painting.cutout(thing.view, tone, thing.size, thing.flip, thing.angle, thing.stretch)
+    tone = thing.tint or (COLORS[thing.color] if thing.color else None)
+    shape = (thing.size, thing.flip, thing.angle, thing.stretch, thing.lean)
+    return painting.cutout(thing.view, tone, *shape)
 
 
 _Kind = tuple[str, str | None]  # a name and a colour
@@ -350,6 +325,7 @@ def _place(
     looks = {kind: _view(rng, kind[0], novel, steady) for kind in dict.fromkeys(kinds)}
     shift = rng.integers(-1, 1, 2) * GRID if steady else np.zeros(2)
     flip, angle, stretch, things = False, 0, 1.0, []
+    lean: tuple[float, ...] = ()
     for kind, place in zip(kinds, centres, strict=True):
         centre = np.array(place) * SIDE + shift
         if steady:
@@ -359,8 +335,10 @@ def _place(
             flip, angle = bool(rng.random() < 0.5), int(rng.integers(-8, 9))
             if not novel:  # an unknown model is built otherwise, and the detector knows true ones
                 stretch = float(np.exp(rng.uniform(-STRETCH, STRETCH)))
+                if rng.random() < 0.75:
+                    lean = tuple(rng.uniform(0, LEAN, 8).tolist())
             centre += rng.uniform(-jitter, jitter, 2) * SIDE
-        thing = Thing(kind[0], kind[1], (0, 0, 0, 0), looks[kind], size, flip, angle, stretch)
+        thing = Thing(kind[0], kind[1], (0, 0, 0, 0), looks[kind], size, flip, angle, stretch, lean)
         things.append(_put(thing, (float(centre[0]), float(centre[1])), steady))
     return Scene(
         tuple(things),
@@ -369,6 +347,17 @@ def _place(
         pick(rng, STEADY_GROUNDS if steady else tuple(GROUNDS)),
         None if steady else int(rng.integers(2**31)),
     )
+
+
+def _tinted(rng: np.random.Generator, thing: Thing, share: float) -> Thing:
+    """Some coloured things in a tone nearer to their colour than to another that they may have."""
+    if thing.color is None or rng.random() >= share:
+        return thing
+    others = [c for c in COLORS if c != thing.color and not held_out(thing.name, c)]
+    ends = zip(COLORS[thing.color], COLORS[pick(rng, others)], strict=True)
+    part = rng.uniform(0.15, 0.5)
+    red, green, blue = (round(own + part * (other - own)) for own, other in ends)
+    return replace(thing, tint=(red, green, blue))
 
 
 def _view(rng: np.random.Generator, name: str, novel: bool, steady: bool) -> str:
