@@ -7,6 +7,7 @@ import argparse
 import json
 import statistics
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from janus_kit import JanusPipeline
 from janus_kit.bench.machine import processor
 from janus_kit.bench.shapes import folder_of
 from janus_kit.generation import native
+from janus_kit.loading import version
 from janus_kit.steps import native_step
 
 
@@ -65,7 +67,13 @@ def main() -> None:
         f"{rows} rows": measure(pipe, int(rows), asked.slot, asked.times)
         for rows in asked.rows.split(",")
     }
-    given = {"device": processor(), "threads": torch.get_num_threads(), **vars(asked)}
+    given = {
+        **vars(asked),
+        "threads": torch.get_num_threads(),
+        "device": processor(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {"torch": torch.__version__, "janus_kit": version()},
+    }
     text = json.dumps({**given, "steps": found}, indent=1, default=str)
     print(text)
     if asked.output is not None:

@@ -28,6 +28,7 @@ README = [
         "1b-int8",
         "1b-int4",
         "1b-bfloat16-16",
+        "1b-captions-bfloat16",
         "1b-captions-int8",
     )
 ]

@@ -240,7 +240,11 @@ def _fits(packed: Tensor, scale: Tensor, sizes: tuple[int, tuple[int, ...]]) -> 
 
 def quantize_to(model: nn.Module, device: torch.device, quantization: str) -> None:
     """Move a model to a GPU, where the matrices of decoder steps become weight-only int8, int4 or
-    fp8 by torchao, one after the other, so that it never holds two of them in full."""
+    fp8 by torchao, one after the other, so that it never holds two of them in full.
+
+    Raises OptionError for int4 of anything but bfloat16, which torch's kernel reads."""
+    if quantization == "int4" and next(model.parameters()).dtype != torch.bfloat16:
+        raise OptionError("quantization='int4' on a GPU needs dtype='bfloat16'; or take int8")
     from torchao.quantization import (
         Float8WeightOnlyConfig,
         Int4WeightOnlyConfig,

@@ -204,6 +204,19 @@ def test_what_is_watched_is_logged_and_changes_nothing(tmp_path: Path) -> None:
     assert all(torch.equal(watched[name], plain[name]) for name in plain)
 
 
+@pytest.mark.filterwarnings("default")  # tensorboard's own
+def test_figures_are_curves_too_where_tensorboard_is_installed(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    learn(tmp_path, 41, watch=lambda step: {"held out": float(step)}, watch_every=20)
+    (folder,) = {path.parent for path in (tmp_path / "board").rglob("events*")}
+    found = events.EventAccumulator(str(folder)).Reload()
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for name in ("loss", "held out"):
+        curve = [(point.step, round(point.value, 4)) for point in found.Scalars(name)]
+        assert curve == [(row["step"], row[name]) for row in rows if name in row]
+        assert len(curve) == 3
+
+
 def test_muon_without_bfloat16_moves_as_pytorchs_does() -> None:
     generator = torch.Generator().manual_seed(0)
     starts = [torch.randn(shape, generator=generator) for shape in ((6, 20), (20, 6))]

@@ -82,7 +82,7 @@ def train_embedded(
 
     The stages are the tokenizer of texts, the codes, the understanding encoder, the model and the
     VQ tokenizer; each keeps its state in a file or folder of its own. The finished model, in
-    bfloat16, goes to target, or folder/model, there in files of at most 15 MB. Runs under torchrun
+    bfloat16, goes to target, or folder/model, there in files of some 15 MB. Runs under torchrun
     or accelerate launch too.
 
     minutes: how long the steps of all stages are to take here, see sizing.py; the budget's own
