@@ -224,7 +224,7 @@ def test_what_is_not_supported_is_refused_plainly(
     monkeypatch.setattr("janus_kit.options.importlib.util.find_spec", lambda name: None)
     with pytest.raises(OptionError, match="needs torchao"):
         Variant(quantization="int8").check(torch.device("cuda"))
-    with pytest.raises(OptionError, match="int4.*needs dtype='bfloat16'"):
+    with pytest.raises(OptionError, match=r"int4.*needs dtype='bfloat16'"):
         variants.quantize_to(torch.nn.Linear(4, 4), torch.device("cuda"), "int4")
     with pytest.raises(OptionError, match="not for mps"):
         Variant(quantization="int8").check(torch.device("mps"))
