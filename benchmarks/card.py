@@ -48,7 +48,8 @@ def main() -> None:
     for name, section in found.items():
         if name.startswith("foreign"):
             print(f"| {name} | {cell(section['names right'])} of {section['names right']['of']} |")
-    print(f"| tokenizer there and back | {tokenizer['psnr']} dB, SSIM {tokenizer['ssim']} |")
+    near = ["{mean} ({low} to {high})".format(**tokenizer[name]) for name in ("psnr", "ssim")]
+    print(f"| tokenizer there and back | {near[0]} dB, SSIM {near[1]} |")
     for name in ("things found before", "of these, found again"):
         print(f"| tokenizer, {name} | {cell(tokenizer[name])} of {tokenizer[name]['of']} |")
     for where, used in ((f"{found['scenes']} scenes", tokenizer), ("drawings", found)):
@@ -59,7 +60,8 @@ def main() -> None:
     for name in ("picture", "caption"):
         cost = found.get("cost", {}).get(name)
         if cost:
-            print(f"| a {name}, beside transformers' generate | {cost['ratio']} times as fast |")
+            ratio = "{ratio} times as fast ({low} to {high} in single rounds)".format(**cost)
+            print(f"| a {name}, beside transformers' generate | {ratio} |")
     print(f"| to load | {found['seconds to load']} s |")
     print(f"| size | {found['megabytes']} MB |")
 

@@ -76,12 +76,16 @@ def test_a_perfect_judge_finds_every_staged_scene_right_and_the_figures_are_whol
     assert sum(part[t]["of"] for part in apart for t in TASKS if t in part) == asked - alone
     assert result["prompts"]["all"] == asked
     assert result["tokenizer"]["things found before"]["share"] == 1.0
+    for name in ("psnr", "ssim"):
+        mean = result["tokenizer"][name]
+        assert mean["low"] < mean["mean"] < mean["high"]
     for section in (result["tokenizer"], result):
         assert 0 < section["codes used"]["right"] < section["codes used"]["of"] == 11264
     assert result["published, Janus-Pro-7B"]["overall"] == 0.8
     for what in ("picture", "caption"):
         assert result["cost"][what]["equal"]
-        assert result["cost"][what]["ratio"] > 0
+        cost = result["cost"][what]
+        assert 0 < cost["low"] <= cost["ratio"] <= cost["high"]
     assert result["answers"]["all"]["of"] > 0
     assert json.loads((tmp_path / "figures.json").read_text()) == result
     shown = table(result)  # what the command prints

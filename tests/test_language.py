@@ -159,6 +159,8 @@ def test_no_question_of_training_denies_what_is_held_out() -> None:
                 ((count, color, name),) = language.parse(question)[0]
                 assert not (color and novelty.held_out(name, color))
                 assert not novelty.held_out_count(name, count)
+                others = {thing.name for thing in scene.things} - {name}
+                assert not any(novelty.held_out_pair(name, other) for other in others)
 
 
 def test_questions_use_the_right_words_for_one_and_for_many() -> None:

@@ -23,7 +23,7 @@ from janus_kit.training.budgets import BUDGETS
 from janus_kit.training.evaluate import evaluate
 from janus_kit.training.lessons import texts
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
-from janus_kit.training.measures import psnr, share, ssim
+from janus_kit.training.measures import faster, middle, psnr, share, ssim
 from janus_kit.training.muon import Muon32
 from janus_kit.training.recipe import train_embedded
 
@@ -317,6 +317,17 @@ def test_an_interval_holds_its_share_and_narrows() -> None:
     assert few["low"] < 0.9 < few["high"]
     assert many["high"] - many["low"] < few["high"] - few["low"]
     assert share(0, 0)["high"] == 1.0
+
+
+def test_a_mean_has_its_interval() -> None:
+    assert middle([1.0, 3.0], 2) == {"mean": 2.0, "low": 0.04, "high": 3.96}
+    narrow = middle([1.0, 3.0] * 50, 2)
+    assert (narrow["mean"], narrow["low"], narrow["high"]) == (2.0, 1.8, 2.2)
+
+
+def test_times_as_fast_have_the_extremes_of_single_rounds() -> None:
+    own, other = {"wall": 2.0, "least": 1.0, "most": 4.0}, {"wall": 8.0, "least": 6.0, "most": 9.0}
+    assert faster(own, other) == {"ratio": 4.0, "low": 1.5, "high": 9.0}
 
 
 def test_psnr_and_ssim_are_those_of_the_papers() -> None:

@@ -306,3 +306,48 @@ def test_tints_lie_between_the_color_of_a_thing_and_another_that_it_may_have() -
         assert any(0.14 < part[c] < 0.51 and not novelty.held_out(thing.name, c) for c in fits)
     plain, thing = changed[0]
     assert not np.array_equal(*(np.asarray(world._sprite(one)) for one in (plain, thing)))
+
+
+def test_things_that_are_asked_about_are_turned_and_flipped_on_grounds_of_many_kinds() -> None:
+    found = scenes(60)
+    things = [thing for scene in found for thing in scene.things]
+    assert {thing.flip for thing in things} == {True, False}
+    assert {-8, 8} <= {thing.angle for thing in things}
+    assert all(-8 <= thing.angle <= 8 for thing in things)
+    assert {scene.ground for scene in found} == set(painting.GROUNDS)
+    view = HEROES["bicycle"]
+    plain = painting.cutout(view, None, 120)
+    assert painting.cutout(view, None, 120, flip=True).tobytes() == plain.transpose(0).tobytes()
+    assert painting.cutout(view, None, 120, angle=8).size != plain.size
+
+    def unevenness(picture: Any) -> float:
+        """How sharply the mean of 8 × 8 pixels turns from place to place at most."""
+        grey = np.array(picture, float).mean(-1).reshape(48, 8, 48, 8).mean((1, 3))
+        return max(float(np.abs(np.diff(grey, 2, axis)).max()) for axis in (0, 1))
+
+    tone = painting.GROUNDS["slate"]
+    assert unevenness(painting.ground(tone, 384)) < 1
+    rooms = [painting.room(tone, 384, np.random.default_rng(seed)) for seed in range(40)]
+    turns = sorted(map(unevenness, rooms))
+    assert turns[4] < 1.5  # plain
+    assert any(2 < turn < 15 for turn in turns)  # textured
+    assert turns[-4] > 20  # two-toned, like a wall and a floor
+
+
+def test_a_thing_on_a_ground_like_a_room_throws_a_soft_shadow() -> None:
+    image = Image.new("RGB", (200, 200), (200, 200, 200))
+    painting.shadow(image, (50, 60, 150, 120), 0.5)
+    dark = 200 - np.asarray(image)[..., 0].astype(int)
+    assert dark[120, 100] == dark.max() > 40
+    assert (dark[:100] == 0).all()
+    assert (dark[:, :45] == 0).all()
+    assert 0 < dark[120, 60] < dark[120, 100] / 2  # soft at its ends
+
+    def darkness(**options: Any) -> float:
+        with pytest.MonkeyPatch.context() as patch:
+            lit = compose(5, **options)[0].astype(int)
+            patch.setattr(painting, "shadow", lambda image, box, strength: None)
+            return float((compose(5, **options)[0].astype(int) - lit).sum())
+
+    assert darkness() > 1000
+    assert darkness(steady=True) == 0

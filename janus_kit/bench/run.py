@@ -46,7 +46,10 @@ class Noted(partial[Any]):
 
 
 def medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median wall and CPU seconds of each call; every second round runs backwards."""
+    """Median wall and CPU seconds of each call, and the extremes of the wall seconds.
+
+    Every second round runs backwards.
+    """
     wall: dict[str, list[float]] = {name: [] for name in calls}
     work: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds):
@@ -61,6 +64,7 @@ def medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, di
         name: {
             "wall": round(statistics.median(wall[name]), 4),
             "least": round(min(wall[name]), 4),
+            "most": round(max(wall[name]), 4),
             "cpu": round(statistics.median(work[name]), 4),
         }
         for name in calls

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from janus_kit.scoring.published import GENEVAL
 from janus_kit.training import language, painting, world
 from janus_kit.training.foreign import SETS, foreign
 from janus_kit.training.language import Facts, matches, unrelated
-from janus_kit.training.measures import by_task, of_ceiling, psnr, share, ssim
+from janus_kit.training.measures import by_task, faster, middle, of_ceiling, psnr, share, ssim
 from janus_kit.training.novelty import is_novel
 from janus_kit.training.quantizer import to_pixels
 from janus_kit.variants import measuring
@@ -150,9 +149,11 @@ def _cost(pipe: JanusPipeline, report: Report) -> dict[str, Any]:
     for name, (one, other) in pairs.items():
         same = agreement(one(), other())["equal"]
         taken = medians({"janus_kit": one, "transformers": other}, ROUNDS)
-        seconds = {who: figures["wall"] for who, figures in taken.items()}
-        ratio = round(seconds["transformers"] / seconds["janus_kit"], 2)
-        result[name] = {**seconds, "ratio": ratio, "equal": same}
+        result[name] = {
+            **{who: figures["wall"] for who, figures in taken.items()},
+            **faster(taken["janus_kit"], taken["transformers"]),
+            "equal": same,
+        }
     return result
 
 
@@ -174,8 +175,8 @@ def _tokenizer(
     before, after = ([right for row in rows for right in row] for rows in seen)
     still = [b for a, b in zip(before, after, strict=True) if a]
     return {
-        "psnr": round(fmean(psnr(a, b) for a, b in zip(true, rebuilt, strict=True)), 2),
-        "ssim": round(fmean(ssim(a, b) for a, b in zip(true, rebuilt, strict=True)), 4),
+        "psnr": middle([psnr(a, b) for a, b in zip(true, rebuilt, strict=True)], 2),
+        "ssim": middle([ssim(a, b) for a, b in zip(true, rebuilt, strict=True)], 4),
         "codes used": {"of": pipe.config.vq.codebook_size, "right": len(used)},
         "things found before": share(sum(before), len(before)),
         "things found after": share(sum(after), len(after)),

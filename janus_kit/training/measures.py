@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from janus_kit.scoring.promptset import TASKS
 from janus_kit.scoring.summary import interval_of, summarize
 
-__all__ = ["by_task", "fallen", "of_ceiling", "psnr", "share", "ssim"]
+__all__ = ["by_task", "fallen", "faster", "middle", "of_ceiling", "psnr", "share", "ssim"]
 
 Pixels = npt.NDArray[np.uint8]
 Rows = Sequence[tuple[Mapping[str, Any], bool]]  # GenEval's lines, and whether a picture is right
@@ -37,6 +37,22 @@ def share(right: int, of: int, alike: float = 1) -> dict[str, float]:
         "low": round(max(0.0, middle - spread), 4),
         "high": round(min(1.0, middle + spread), 4),
     }
+
+
+def middle(values: Sequence[float], digits: int) -> dict[str, float]:
+    """The mean of two or more values with its normal 95 % interval."""
+    mean, spread = fmean(values), 1.96 * stdev(values) / math.sqrt(len(values))
+    found = {"mean": mean, "low": mean - spread, "high": mean + spread}
+    return {name: round(value, digits) for name, value in found.items()}
+
+
+def faster(own: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    """How many times as fast as another, by medians of seconds.
+
+    low is by one's own slowest round and the other's quickest, high the other way round.
+    """
+    pairs = {"ratio": ("wall", "wall"), "low": ("least", "most"), "high": ("most", "least")}
+    return {name: round(other[a] / own[b], 2) for name, (a, b) in pairs.items()}
 
 
 def by_task(rows: Rows) -> dict[str, Any]:
@@ -118,7 +134,7 @@ def fallen(figures: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
 def _shares(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every share with an interval, by the names of its sections."""
     for name, value in figures.items():
-        if isinstance(value, Mapping) and "low" in value:
+        if isinstance(value, Mapping) and "share" in value:
             yield f"{above}{name}", value
         elif isinstance(value, Mapping):
             yield from _shares(value, f"{above}{name}, ")
