@@ -182,6 +182,33 @@ def test_rows_of_a_large_batch_and_wide_matrices_are_those_of_small_ones(
         assert error < (1e-5 if dtype == torch.float32 else 2e-2)
 
 
+@pytest.mark.parametrize("simd", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("half", [True, False])
+@torch.inference_mode()
+def test_every_kind_of_cpu_gets_the_same_from_its_own_instructions(
+    simd: int, dtype: torch.dtype, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if simd > native.level() % 4:
+        pytest.skip("this CPU has no such instructions")
+    monkeypatch.setattr(native_steps, "level", lambda: simd)
+    for changes in ({}, {"hidden": 30, "head_dim": 6, "intermediate": 37}):
+        janus = random_janus(half, **changes).to(dtype)
+        step = native_step(janus, "code")
+        assert step is not None
+        assert step._shape.level == simd
+        mask = torch.ones(2, 7, dtype=torch.bool)
+        hidden = janus.config.language.hidden
+        cache = Cache.empty(janus.config.language, mask, 16, dtype)
+        janus.language(torch.randn(2, 7, hidden, dtype=dtype), mask, cache)
+        spare = cache.pick(torch.arange(2))
+        embeds = torch.randn(2, 6, hidden, dtype=dtype)
+        found = run(janus, step, embeds, cache, 2).float()
+        expected = plain(janus, janus.code_logits, embeds, spare, 7).float()
+        error = (found - expected).norm() / expected.norm()
+        assert error < (1e-5 if dtype == torch.float32 else 2e-2)
+
+
 def test_weights_that_change_are_noticed() -> None:
     janus = random_janus()
     first = native_step(janus, "code")
