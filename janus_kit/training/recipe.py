@@ -38,7 +38,7 @@ from janus_kit.training.vision_stage import VisionLearner, train_vision
 from janus_kit.training.vq_stage import train_vq
 from janus_kit.training.watching import PaintingWatch, SeeingWatch, Watch
 
-__all__ = ["fetch_data", "train_embedded"]
+__all__ = ["fetch_data", "meanings", "train_embedded"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -172,7 +172,7 @@ def _train(
             config.vision,
             other(partial(lesson, plan.names, seed * BETWEEN_SEEDS + easy)),
             plan.names,
-            (_meanings(embeds, tokenizer, plan.names), _meanings(embeds, tokenizer, world.COLORS)),
+            (meanings(embeds, tokenizer, plan.names), meanings(embeds, tokenizer, world.COLORS)),
             folder / "vision",
             plan.vision,
             spoil=partial(as_drawn, book),
@@ -285,7 +285,7 @@ def _take(start: Path, folder: Path, words: Path, plan: Budget) -> Janus:
     return janus.requires_grad_(True)
 
 
-def _meanings(embeds: Tensor, tokenizer: Tokenizer, words: Iterable[str]) -> Tensor:
+def meanings(embeds: Tensor, tokenizer: Tokenizer, words: Iterable[str]) -> Tensor:
     """The embeds of words as they stand in a sentence [n, d]; of one in pieces, their mean."""
     return torch.stack([embeds[tokenizer.encode(f" {word}")].mean(0) for word in words])
 
