@@ -94,21 +94,25 @@ class SeeingWatch:
     def __call__(self, step: int, learner: VisionLearner) -> Mapping[str, float]:
         training = learner.training
         learner.eval()
-        found = []
-        with torch.inference_mode():
-            for number in range(FRESH, FRESH + self.count):
-                pixels, scene = self.scenes(number)
-                size = learner.vision.config.patch_size
-                labels = patch_labels(scene, self.names, size, learner.side)[None]
-                device = learner.names.device
-                shown = to_pixels([pixels]).to(device)
-                lesson = (shown, labels.to(device), None, shown)
-                found.append(learner(lesson))
-        learner.train(training)
+        try:
+            with torch.inference_mode():
+                found = [
+                    self._figures(number, learner) for number in range(FRESH, FRESH + self.count)
+                ]
+        finally:
+            learner.train(training)
         return {  # a scene without colours says nothing about them
             f"held-out {name}": float(torch.stack([figures[name] for figures in found]).nanmean())
             for name in ("name right", "colour right")
         }
+
+    def _figures(self, number: int, learner: VisionLearner) -> Mapping[str, torch.Tensor]:
+        pixels, scene = self.scenes(number)
+        labels = patch_labels(scene, self.names, learner.vision.config.patch_size, learner.side)
+        device = learner.names.device
+        shown = to_pixels([pixels]).to(device)
+        found: Mapping[str, torch.Tensor] = learner((shown, labels[None].to(device), None, shown))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
