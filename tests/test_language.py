@@ -212,9 +212,9 @@ def test_whether_a_thing_is_there_is_asked_by_its_name_alone_and_answered_truly(
     assert min(answers.values()) > 0.4 * sum(answers.values())
 
 
-def test_a_question_is_about_the_first_thing_it_names() -> None:
-    assert language.named("Is there a teddy bear?") == "teddy bear"
-    assert language.named("How many knives are there?") == "knife"
-    assert language.named("Is the cat left of the dog?") == "cat"
-    assert language.named("Are there more cats or dogs?") is None
-    assert language.named("How many things are there?") is None
+def test_a_question_is_about_the_first_thing_it_names_or_both_that_it_compares() -> None:
+    assert language.named("Is there a teddy bear?") == ("teddy bear",)
+    assert language.named("How many knives are there?") == ("knife",)
+    assert language.named("Is the cat left of the dog?") == ("cat",)
+    assert language.named("Are there more cats or teddy bears?") == ("cat", "teddy bear")
+    assert language.named("How many things are there?") == ()

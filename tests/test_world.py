@@ -61,6 +61,9 @@ def test_a_crowd_is_four_things_of_which_about_half_are_coloured() -> None:
     colored = [thing.color is not None for scene in found for thing in scene.things]
     assert 0.4 < sum(colored) / len(colored) < 0.6
     assert {scene.task for scene in scenes(5, task="counting")} == {"counting"}
+    for scene in scenes(20, task="numbers"):
+        counts = Counter(thing.name for thing in scene.things)
+        assert sorted(counts.values()) in ([1, 2], [1, 3])
     with pytest.raises(OptionError, match="task: 'heap' is not one"):
         compose(0, task="heap")
 

@@ -177,18 +177,18 @@ def questions(
     return asked
 
 
-def named(question: str) -> str | None:
-    """The thing that a question is about, the first it names; None if it names none or compares."""
-    found = None if " or " in question else _FACT.search(question.lower())
-    return found and _NOUNS[found[3]]
+def named(question: str) -> tuple[str, ...]:
+    """What a question is about: the first thing it names, both that it compares, or none."""
+    found = [_NOUNS[match[3]] for match in _FACT.finditer(question.lower())]
+    return tuple(found if " or " in question else found[:1])
 
 
 def mentions(text: str) -> list[tuple[int, str]]:
-    """Where in a text things are named and coloured: characters from its start, and names."""
+    """Where in a text things are counted, coloured and named: characters from its start, names."""
     return [
         (match.start(part), _NOUNS[match[3]])
         for match in _FACT.finditer(text.lower())
-        for part in (2, 3)
+        for part in (1, 2, 3)
         if match[part]
     ]
 

@@ -41,12 +41,13 @@ def example(names: tuple[str, ...], seed: int, words: np.random.Generator) -> Ex
 
 
 def asked(names: tuple[str, ...], seed: int, words: np.random.Generator) -> Example:
-    """Scene number seed of those that are asked about: two coloured things, many, a number of one.
+    """Scene number seed of those that are asked about: any, or two coloured things, many, numbers.
 
-    Of two alone is it seen whether an answer is about the thing that the question names, of many
-    can numbers be compared, and without numbers of one kind each of its things is named alone.
+    Of two alone is it seen whether an answer is about the thing that the question names, of two
+    numbers alone can be asked which is larger, and without numbers of one kind each of its things
+    is named alone. Seven kinds, so that each is now steady and now not.
     """
-    task = ("color_attr", "dense", "color_attr", "counting", "dense", None)[seed % 6]
+    task = ("color_attr", "numbers", None, "dense", "numbers", "counting", None)[seed % 7]
     return _told(world.compose(seed, names=names, steady=seed % 4 < 2, task=task), names, words)
 
 
@@ -78,7 +79,9 @@ def _told(
         dialogues=dialogues,
         places=world.places(scene) if scene.steady else None,
         covered=covered > 0,
-        sought={q: covered == names.index(n) + 1 for q, n in about.items() if n in names},
+        sought={
+            q: np.isin(covered, [names.index(n) + 1 for n in ns]) for q, ns in about.items() if ns
+        },
         things={n: covered == names.index(n) + 1 for n in dict.fromkeys(shown)},
     )
 

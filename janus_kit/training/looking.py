@@ -52,7 +52,8 @@ def looks(
 ) -> Looks:
     """The looks of a batch of answering rows, by the conversations of each and their questions.
 
-    With things and a tokenizer also before each colour and name of a thing that answers give.
+    With things and a tokenizer also before each number, colour and name of a thing that answers
+    give, unless the question says where to look.
     """
     rows, places, wanted = [], [], []
     assert batch.branches is not None
@@ -65,12 +66,12 @@ def looks(
             starts = (inside & ~inside.roll(1)).nonzero().flatten().tolist()
             for (question, answer), start in zip(dialogue, starts, strict=True):
                 at = {}
-                if question in known:
-                    at = dict.fromkeys(range(start, start + BEGINNING), known[question])
                 if tokenizer is not None:
                     for place, name in _mentions(answer, tokenizer):
                         if name in there:
                             at[start + place] = there[name]
+                if question in known:
+                    at |= dict.fromkeys(range(start, start + BEGINNING), known[question])
                 for place, covered in at.items():
                     sought_here = torch.zeros_like(picture)
                     seen = torch.from_numpy(covered)
@@ -88,9 +89,12 @@ def looks(
 
 
 def _mentions(answer: str, tokenizer: Tokenizer) -> list[tuple[int, str]]:
-    """Which tokens of an answer begin a colour or a name, and of which thing."""
+    """Which tokens of an answer begin a number, a colour or a name, and of which thing."""
     said = f" {answer}"  # as it stands behind its question
-    return [(len(tokenizer.encode(said[:place])), name) for place, name in mentions(answer)]
+    found = [(len(tokenizer.encode(said[:place])), name) for place, name in mentions(answer)]
+    if found and not found[0][0]:
+        found += [(place, found[0][1]) for place in range(1, BEGINNING)]
+    return found
 
 
 class Gaze:

@@ -51,7 +51,7 @@ DROP = 0.1  # the share of prompts that is dropped, so that guidance has somethi
 OUTLINE = 5.0  # a code at the top of a thing counts so much: there its name shows, not beside it
 LOOKED = 0.2  # how much the attention to what is asked about counts beside the codes
 GROUND = 4  # one in so many codes of the ground is learnt, and counts so much
-ASKED = 1.5  # scenes that are asked about, for each that is drawn
+ASKED = 2.0  # scenes that are asked about, for each that is drawn
 # Up to which share of the steps most of the ground is left out of what is asked about, and the
 # range of the shares that stay: a row is then little more than half as long.
 BARE, LEFT = 0.85, (0.05, 0.4)

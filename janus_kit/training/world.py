@@ -58,6 +58,7 @@ TASKS: Mapping[str, float] = {
     "color_attr": 0.24,
     "dense": 0.08,
 }
+MORE = ("crowd", "numbers")  # kinds of scenes that are composed where they are asked for
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 UNPAINTED = ("person",)  # has its own colours only
 STRETCH = 0.25  # training stretches things by at most e to this, or squeezes them
@@ -130,7 +131,8 @@ def compose(
 
     A test scene has a thing in a colour, in a number or beside another that no train scene has,
     and, unless it is steady, views that no train scene has. names: 5 or more of NAMES. task: one
-    of TASKS, or "crowd" for four things of four names, half of them coloured. tints: the share of
+    of TASKS, "crowd" for four things of four names, half of them coloured, or "numbers" for two or
+    three of one kind and one of another. tints: the share of
     coloured things that are painted between their colour and another. Raises OptionError for
     others, JanusKitError where the picture bank is not made yet.
     """
@@ -144,8 +146,8 @@ def compose(
     rng = np.random.default_rng([seed, novel])
     tasks = {t: w for t, w in TASKS.items() if not (novel and t == "single_object")}
     chosen = pick(rng, tuple(tasks), tuple(tasks.values()))
-    if task is not None and task not in (*tasks, "crowd"):
-        raise OptionError(f"task: '{task}' is not one; choose from {', '.join(tasks)}, crowd")
+    if task is not None and task not in (*tasks, *MORE):
+        raise OptionError(f"task: '{task}' is not one; choose from {', '.join((*tasks, *MORE))}")
     task = task or chosen
     kinds = _kinds(rng, task, known, novel)
     scene = _place(rng, task, kinds, novel=novel, steady=steady)
@@ -292,8 +294,8 @@ def _guess(rng: np.random.Generator, task: str, names: tuple[str, ...]) -> list[
         return some(1, False) * int(rng.integers(2, 5))
     if task == "crowd":
         return some(4, False, 0.5)
-    if task == "dense":
-        if rng.random() < 0.5:
+    if task in ("dense", "numbers"):
+        if task == "dense" and rng.random() < 0.5:
             return some(int(rng.integers(3, 5)), False)
         first, second = some(2, False)
         return [first] * int(rng.integers(2, 4)) + [second]
