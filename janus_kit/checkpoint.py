@@ -39,7 +39,7 @@ from janus_kit.storage import (
     stored_tensors,
     weight_files,
 )
-from janus_kit.variants import PACKED, PARTS, Absent, PackedFile, Variant
+from janus_kit.variants import PACKED, PARTS, Absent, HostEmbedding, PackedFile, Variant
 
 __all__ = ["checksum", "convert", "load", "read_config", "save"]
 
@@ -74,6 +74,11 @@ def load(
     model = source.model
     for name in PARTS[variant.components]:
         _replace(model, name, Absent(variant.components))
+    home = {"language.embed.weight": torch.device("cpu")} if variant.host else {}
+    if home:
+        table = model.language.embed.weight
+        rows, width = table.shape
+        _replace(model, "language.embed", HostEmbedding(rows, width, _weight=table))
     state = {}
     for name, parts in source.plan.items():
         if variant.skips(name):
@@ -92,7 +97,7 @@ def load(
             pieces = [source.piece(piece, verify) for piece in parts]
             _replace(model, module, Stacked(pieces))
         else:
-            state[name] = source.parameter(name, device, dtype, verify, mapped)
+            state[name] = source.parameter(name, home.get(name, device), dtype, verify, mapped)
     if packed is not None:
         packed.write()
     model.load_state_dict(state, strict=False, assign=True)

@@ -218,6 +218,8 @@ def open_model(
     read, place, bits = variant, device, variant.quantization
     if variant.offload or (bits and device.type == "cuda"):  # both want modules of their own kind
         read, place = replace(variant, quantization=None, mapped=False), torch.device("cpu")
+    if variant.components == "draw" and device.type == "cuda" and not variant.offload:
+        read = replace(read, host=True)
     model, _ = checkpoint.load(folder, device=place, dtype=dtype, verify=verify, variant=read)
     model.eval().requires_grad_(False)
     if bits and device.type == "cuda":

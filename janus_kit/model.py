@@ -341,11 +341,11 @@ class Janus(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.held[0] if self.held else self.language.embed.weight.device
+        return self.held[0] if self.held else self.language.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.held[1] if self.held else self.language.embed.weight.dtype
+        return self.held[1] if self.held else self.language.norm.weight.dtype
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pixels [n, 3, 384, 384] in [-1, 1] -> what the language model reads [n, 576, d]."""
