@@ -64,9 +64,8 @@ class Process:
     def sample(self) -> dict[str, int]:
         place = Path("/proc", str(self.process.pid))
         status = (place / "status").read_text()
-        found = {
-            name: int(re.search(rf"{name}:\s+(\d+)", status)[1]) for name in ("VmRSS", "Threads")
-        }  # type: ignore[index]
+        wanted = ("VmRSS", "Threads")
+        found = {n: int(re.findall(rf"{n}:\s+(\d+)", status)[0]) for n in wanted}
         return {
             "rss_mib": found["VmRSS"] // 1024,
             "threads": found["Threads"],

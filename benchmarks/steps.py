@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from janus_kit import JanusPipeline
+from janus_kit.bench.machine import asked as command
 from janus_kit.bench.machine import processor
 from janus_kit.bench.shapes import folder_of
 from janus_kit.generation import native
@@ -68,9 +69,10 @@ def main() -> None:
         for rows in asked.rows.split(",")
     }
     given = {
+        "command": command(),
         **vars(asked),
         "threads": torch.get_num_threads(),
-        "device": processor(),
+        "device": processor(torch.device("cpu")),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"torch": torch.__version__, "janus_kit": version()},
     }

@@ -24,7 +24,7 @@ from janus_kit.bench.machine import processor
 from janus_kit.bench.run import medians
 from janus_kit.config import PRESETS
 from janus_kit.generation.vq import Decoder
-from janus_kit.training.loop import quick_in_half
+from janus_kit.linears import quick_in_half
 from janus_kit.training.muon import Muon32
 from janus_kit.training.norms import train_channels_last
 from janus_kit.vision import encoder
@@ -45,7 +45,7 @@ def step(module: nn.Module, run: Callable[[], Tensor]) -> None:
     """One way there and back."""
     with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
         loss = run().float().square().mean()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     module.zero_grad(set_to_none=True)
 
 
@@ -89,7 +89,7 @@ def main() -> None:
         call()
     taken = medians(calls, options.rounds)
     result = {
-        "device": processor(),
+        "device": processor(torch.device("cpu")),
         "dtype": "bfloat16" if HALF else "float32",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -53,13 +53,14 @@ def bench(
     janus-kit bench
     janus-kit bench --shape janus-pro-1b --dtype bfloat16 --codes 16 -o results.json
     """
+    from janus_kit.bench.machine import asked
     from janus_kit.bench.run import PEERS, show, write
     from janus_kit.bench.run import bench as run
     from janus_kit.options import needs
 
     if captions or compiled or peers != "":
         needs("transformers", "score")
-    result = run(
+    figures = run(
         shape,
         model=model,
         dtype=dtype,
@@ -80,6 +81,7 @@ def bench(
         else [name.strip() for name in peers.split(",") if name.strip()],
         folder=folder,
     )
+    result = {"command": asked(), **figures}
     console.result(show(result), result, False)
     if output is not None:
         write(result, output)

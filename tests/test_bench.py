@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shlex
 import sys
 from importlib import resources
 from pathlib import Path
@@ -21,7 +22,8 @@ def test_the_command_times_both_and_finds_them_equal(
     janus: Run, hf_folder: Path, tmp_path: Path
 ) -> None:
     small = ("--model", hf_folder, "--rounds", 1, "--tokens", 3)
-    ended = janus("bench", *small, "-o", "there/figures.json")
+    out = ("-o", "there/figures.json")
+    ended = janus("bench", *small, *out)
     assert ended.code == 0, ended.err
     figures = json.loads((tmp_path / "there/figures.json").read_text(encoding="utf-8"))
     drawing, preview, decoding, caption, first, answer = figures["seconds"].values()
@@ -40,6 +42,7 @@ def test_the_command_times_both_and_finds_them_equal(
         assert found["same"] == found["of"] > 0
         assert found["share"] == 1
     assert figures["versions"]["transformers"]
+    assert figures["command"] == shlex.join(map(str, ("janus-kit", "bench", *small, *out)))
     assert ended.out.count("equal, ") == 4
     assert "generate" in ended.out
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -16,10 +17,15 @@ from janus_kit.generation import native
 from janus_kit.pipeline import JanusPipeline
 from janus_kit.steps import native_step
 
-__all__ = ["loads", "peak", "processor", "read_speed", "step_bytes"]
+__all__ = ["asked", "loads", "peak", "processor", "read_speed", "step_bytes"]
 
 COPIED = 2 * 10**9  # bytes that a GPU copies to tell its speed
 COPIES = 10
+
+
+def asked() -> str:
+    """The command that this process was started by, its program by its name alone."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def processor(device: torch.device) -> str:
