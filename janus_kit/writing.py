@@ -144,6 +144,10 @@ class TextWriter:
         self.filled = 0
         self.cache: Cache | None = None
         self.logits = torch.zeros(rows, model.config.language.vocab_size, device=model.device)
+        # What of the above the steps read, on the device: a step copies nothing to it.
+        self.counts = torch.zeros(rows, dtype=torch.long, device=model.device)  # of written
+        self.empty = torch.ones(rows, dtype=torch.bool, device=model.device)  # which are free
+        self.tokens = torch.full_like(self.counts, pad)  # those written last
 
     @property
     def free(self) -> int:
@@ -181,6 +185,7 @@ class TextWriter:
             self.begins[row] = self.filled - len(ids)
             cache.padding[row] = self.begins[row]
             self.logits[row] = done.logits[i]
+            self.counts[row], self.empty[row] = 0, False
 
     def step(self) -> list[Ended]:
         """Write one token of every row; those that have ended with it, whose rows are then free."""
@@ -191,14 +196,14 @@ class TextWriter:
 
     @torch.inference_mode()
     def _choose(self) -> list[Ended]:
-        longest = len(self.noise)
-        places = torch.tensor([min(len(ids), longest - 1) for ids in self.written])
         finite = self.logits.isfinite().all(1)
         safe = self.logits.masked_fill(~finite[:, None], 0)
-        tokens = choose(safe, self.noise[places.to(self.noise.device)], self.options)
+        noise = self.noise[self.counts.clamp(max=len(self.noise) - 1).to(self.noise.device)]
+        self.tokens = choose(safe, noise, self.options)
+        self.counts += 1
         ended = []
         # Read back once a token, for which a GPU is waited for; -1 where there is none.
-        chosen = torch.where(finite, tokens, -1).tolist()
+        chosen = torch.where(finite, self.tokens, -1).tolist()
         for row, (name, token) in enumerate(zip(self.names, chosen, strict=True)):
             if name is None:
                 continue
@@ -210,7 +215,7 @@ class TextWriter:
                 ids.append(token)
                 if len(ids) < self.limits[row]:
                     continue
-            self.names[row] = None
+            self.names[row], self.empty[row] = None, True
             ended.append(Ended(name, ids, error))
         return ended
 
@@ -224,11 +229,9 @@ class TextWriter:
     def _read(self) -> None:
         """Read the token that each row has just written; sets the logits of the next ones."""
         cache = self._room(0)
-        last = [self.pad if n is None else ids[-1] for n, ids in self._rows()]
-        empty = torch.tensor([name is None for name in self.names], device=cache.padding.device)
-        cache.padding.masked_fill_(empty, self.filled)  # so that a free row attends to nothing
-        cache.bias.masked_fill_(empty[:, None, None, None], float("-inf"))
-        embeds = self.model.language.embed(torch.tensor(last, device=self.model.device))
+        cache.padding.masked_fill_(self.empty, self.filled)  # a free row attends to nothing
+        cache.bias.masked_fill_(self.empty[:, None, None, None], float("-inf"))
+        embeds = self.model.language.embed(self.tokens)
         if self.native is not None:
             stores = (cache.keys, cache.values, cache.angles, cache.padding)
             logits = self.native(embeds, *stores, self.filled)
@@ -253,13 +256,12 @@ class TextWriter:
         rows = torch.tensor(kept, device=self.model.device)
         self.replayed = None
         self.cache, self.logits = self.cache.pick(rows), self.logits[rows]
+        self.counts, self.empty = self.counts[rows], self.empty[rows]
+        self.tokens = self.tokens[rows]
         self.names = [self.names[row] for row in kept]
         self.written = [self.written[row] for row in kept]
         self.limits = [self.limits[row] for row in kept]
         self.begins = [self.begins[row] for row in kept]
-
-    def _rows(self) -> Iterator[tuple[Any, list[int]]]:
-        return zip(self.names, self.written, strict=True)
 
     def _room(self, t: int) -> Cache:
         """The cache, with t slots before the one that is written next, and that one free."""

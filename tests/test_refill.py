@@ -98,6 +98,37 @@ def test_refilled_rows_are_answered_as_alone(
         assert {row.name: row.ids for row in ended} == expected
 
 
+@pytest.mark.parametrize("options", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+def test_a_token_of_all_rows_is_one_wait_for_a_gpu(
+    janus: Janus, options: SamplingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use("replayed", monkeypatch)
+    rows, features = asked(janus, 3)
+    noise = uniforms([4], STEPS)[0]
+    writer = TextWriter(janus, 4, eos=-1, pad=PAD, image=IMAGE, noise=noise, options=options)
+    writer.add([(i, row, [features[i]]) for i, row in enumerate(rows)])
+    writer.step()
+    waits = []
+
+    def waited(tensor: Tensor, *given: object) -> list[int]:
+        waits.append(len(tensor))
+        return tolist(tensor)
+
+    def refuse(*given: object, **named: object) -> None:
+        raise AssertionError("a copy to the device, or a reading back")
+
+    tolist = Tensor.tolist
+    with monkeypatch.context() as patch:
+        patch.setattr(Tensor, "tolist", waited)
+        for name in ("item", "cpu", "numpy", "__bool__", "__int__", "__float__", "nonzero"):
+            patch.setattr(Tensor, name, refuse)
+        for name in ("tensor", "as_tensor", "from_numpy"):
+            patch.setattr(torch, name, refuse)
+        for _ in range(3):
+            assert writer.step() == []
+    assert waits == [4, 4, 4]
+
+
 def test_a_long_answer_does_not_hold_up_the_others(janus: Janus) -> None:
     rows, features = asked(janus, 30)
     order = [row.name for row in together(janus, rows, features, 4, GREEDY)]
