@@ -43,6 +43,37 @@ def test_a_prompt_asks_for_its_own_scene() -> None:
             assert scene.task == "position" or text == language.detailed(scene)
 
 
+def test_a_caption_tells_of_things_row_by_row() -> None:
+    def thing(name: str, x: int, y: int, color: str | None = None) -> world.Thing:
+        return world.Thing(name, color, (x - 40, y - 30, x + 40, y + 30), "", 80)
+
+    scattered = (
+        thing("dog", 290, 100),
+        thing("apple", 280, 300, "red"),
+        thing("zebra", 100, 90),
+        thing("dog", 90, 290),
+    )
+    scene = world.Scene(scattered, None, "dense", "sand")
+    assert language.caption(scene) == "A zebra, two dogs and a red apple."
+    assert "There is a zebra. There are two dogs." in language.detailed(scene)
+    row = tuple(thing(n, x, 192 + y) for n, x, y in (("cup", 300, -9), ("tie", 70, 9)))
+    assert language.caption(world.Scene(row, None, "dense", "sand")) == "A tie and a cup."
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_caption_of_four_things_goes_from_the_upper_left_to_the_lower_right() -> None:
+    for seed in range(40):
+        scene = world.compose(seed, task="crowd")[1]
+        y, x = ([(t.box[n] + t.box[n + 2]) / 2 for t in scene.things] for n in (1, 0))
+        order = sorted(range(4), key=lambda i: (y[i] > 192, x[i]))
+        names = [language.parse(part)[0][0][2] for part in parts(language.caption(scene))]
+        assert names == [scene.things[i].name for i in order]
+
+
+def parts(text: str) -> list[str]:
+    return text.lower().replace(" and ", ", ").split(", ")
+
+
 def test_a_caption_does_not_depend_on_which_thing_was_named_first() -> None:
     for scene in SCENES:
         if scene.relation:

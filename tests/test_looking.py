@@ -163,11 +163,11 @@ def test_the_world_tells_where_what_its_questions_name_is() -> None:
 
 @pytest.mark.usefixtures("pictures")
 def test_what_is_asked_about_is_two_of_two_colors_many_numbers_and_any() -> None:
-    tasks = ("color_attr", "numbers", None, "dense", "numbers", "counting", None)
+    tasks = ("color_attr", "numbers", None, "dense", "crowd", "counting", "numbers", None, "dense")
     steady = {task: set() for task in tasks}  # type: dict[str | None, set[bool]]
     compared = 0
-    for seed in range(28):
-        task, still = tasks[seed % 7], seed % 4 < 2
+    for seed in range(36):
+        task, still = tasks[seed % 9], seed % 4 < 2
         pixels, scene = world.compose(seed, task=task, steady=still)
         told = asked(NAMES, seed, np.random.default_rng(seed))
         assert np.array_equal(told.pixels, pixels)

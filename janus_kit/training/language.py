@@ -7,7 +7,7 @@ import numpy as np
 
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.novelty import held_out, held_out_count, held_out_pair
-from janus_kit.training.world import COLORS, OPPOSITE, Scene, pick
+from janus_kit.training.world import COLORS, OPPOSITE, SIDE, Scene, pick
 
 __all__ = [
     "Fact",
@@ -28,6 +28,7 @@ __all__ = [
 Fact = tuple[int, str | None, str]  # how many, which colour, what
 Facts = tuple[tuple[Fact, ...], str | None]  # what there is, and how the first lies to the second
 
+ROWS = 3  # of a picture, in which things stand side by side
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 _PLURALS = {
     "person": "people",
@@ -101,8 +102,12 @@ def unrelated(told: Facts) -> Facts:
 
 
 def caption(scene: Scene) -> str:
-    """The one sentence that describes the picture; it depends on nothing that is not seen."""
-    seen, relation = facts(scene)
+    """The one sentence that describes the picture; it depends on nothing that is not seen.
+
+    Things are told as one reads, row by row: where the next one is to be looked for is then known
+    from the last, which an order of the words would tell only to who knows all of them already.
+    """
+    seen, relation = _read(scene)
     if relation:
         return _say(f" {relation} ".join(_phrase(fact) for fact in seen))
     return _say(_listed([_phrase(fact) for fact in seen]))
@@ -110,7 +115,7 @@ def caption(scene: Scene) -> str:
 
 def detailed(scene: Scene) -> str:
     """All that is to be seen: a sentence for the number, one for each kind, one for where."""
-    seen, relation = facts(scene)
+    seen, relation = _read(scene)
     number = len(scene.things)
     told = [f"There {_are(number)} {NUMBERS[number]} {'thing' if number == 1 else 'things'}."]
     told += [_say(f"there {_are(fact[0])} {_phrase(fact)}") for fact in seen]
@@ -241,6 +246,19 @@ def _seen(scene: Scene) -> tuple[tuple[Fact, ...], str | None]:
     """The scene's facts in its own order."""
     kinds = [(thing.color, thing.name) for thing in scene.things]
     return tuple((kinds.count(kind), *kind) for kind in dict.fromkeys(kinds)), scene.relation
+
+
+def _read(scene: Scene) -> Facts:
+    """The scene's facts as one reads it: by the row and the column of the first thing of each."""
+    seen, relation = facts(scene)
+    if relation:  # the first is to the left or above
+        return seen, relation
+
+    def first(fact: Fact) -> tuple[int, int]:
+        boxes = [t.box for t in scene.things if (t.color, t.name) == fact[1:]]
+        return min(((y0 + y1) * ROWS // (2 * SIDE), x0 + x1) for x0, y0, x1, y1 in boxes)
+
+    return tuple(sorted(seen, key=first)), None
 
 
 def _sorted(seen: Sequence[Fact]) -> tuple[Fact, ...]:

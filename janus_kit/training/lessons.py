@@ -45,9 +45,10 @@ def asked(names: tuple[str, ...], seed: int, words: np.random.Generator) -> Exam
 
     Of two alone is it seen whether an answer is about the thing that the question names, of two
     numbers alone can be asked which is larger, and without numbers of one kind each of its things
-    is named alone. Seven kinds, so that each is now steady and now not.
+    is named alone. Nine of them, so that each is now steady and now not.
     """
-    task = ("color_attr", "numbers", None, "dense", "numbers", "counting", None)[seed % 7]
+    tasks = ("color_attr", "numbers", None, "dense", "crowd", "counting", "numbers", None, "dense")
+    task = tasks[seed % len(tasks)]
     return _told(world.compose(seed, names=names, steady=seed % 4 < 2, task=task), names, words)
 
 
