@@ -11,18 +11,19 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from janus_kit.generation.sampling import SamplingOptions, choose, guide, on_device
-from janus_kit.model import Cache, Janus
+from janus_kit.model import Cache, Janus, Layer
 
 __all__ = ["Steps", "TextSteps", "forget", "lend", "lend_text", "replays", "widened"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 BUCKET = 128  # slots; a graph attends to whole buckets, so that five serve a picture
 SHAPES = 1_000_000  # that are compiled; buckets bound how many there are
@@ -109,13 +110,19 @@ def _take(own: Cache, cache: Cache, filled: int) -> None:
     own.padding.copy_(cache.padding)
 
 
-def _compiled(step: Callable[..., None]) -> Callable[..., None]:
-    """step by torch.compile, for as many shapes as come: it gives up after eight."""
-    run = torch.compile(step, fullgraph=True, dynamic=False)
+def _compiled(model: Janus, part: Callable[..., T]) -> Callable[..., T]:
+    """part of a step by torch.compile if the model wants it, for as many shapes as come: it gives
+    up after eight.
 
-    def unlimited(*given: Any) -> None:
+    A decoder layer is such a part: one is compiled for all that follow, in place of each anew.
+    """
+    if not model.compiled:
+        return part
+    run = torch.compile(part, fullgraph=True, dynamic=False)
+
+    def unlimited(*given: Any) -> T:
         with torch._dynamo.config.patch(recompile_limit=SHAPES, accumulated_recompile_limit=SHAPES):
-            run(*given)
+            return run(*given)
 
     return unlimited
 
@@ -131,7 +138,7 @@ class Graphs:
     def __init__(self, model: Janus, step: Callable[..., None], changed: Sequence[Tensor]) -> None:
         self.device = model.device
         self.captured = self.device.type == "cuda"
-        self.run: Callable[..., None] = _compiled(step) if model.compiled else step
+        self.run = step
         self.changed = changed
         self.graphs: dict[int, Any] = {}
         self.pool: Any = None
@@ -183,6 +190,7 @@ class TextSteps:
         self.embeds = torch.zeros(rows, language.hidden, dtype=model.dtype, device=device)
         self.logits = torch.zeros(rows, language.vocab_size, device=device)
         self.taken = Lock()
+        self.layer = _compiled(model, Layer.step)
         self.graphs = Graphs(model, TextSteps.step, (self.position, cache.bias))
 
     def take(self, cache: Cache, filled: int) -> None:
@@ -191,7 +199,7 @@ class TextSteps:
 
     def step(self, model: Janus, span: int) -> None:
         """Read embeds at slot position, attending to span slots."""
-        hidden = model.language.step(self.embeds, self.cache, self.position, span)
+        hidden = model.language.step(self.embeds, self.cache, self.position, span, self.layer)
         self.logits.copy_(model.text_head(hidden))
 
     def __call__(self, model: Janus, embeds: Tensor, slot: int) -> Tensor:
@@ -228,6 +236,7 @@ class Steps:
         changed = (
             self.position, self.place, self.code, self.codes, self.finite, self.cache.bias
         )  # fmt: skip
+        self.layer, self.end = _compiled(model, Layer.step), _compiled(model, Steps._end)
         self.graphs = Graphs(model, Steps.step, changed)
 
     def take(self, cache: Cache, filled: int) -> None:
@@ -250,8 +259,11 @@ class Steps:
     def step(self, model: Janus, span: int) -> None:
         """Read the code, attending to span slots, and choose the next."""
         embeds = self.table[self.code].repeat(self.copies, 1)
-        hidden = model.language.step(embeds, self.cache, self.position, span)
+        hidden = model.language.step(embeds, self.cache, self.position, span, self.layer)
         self.position.add_(1)
+        self.end(self, model, hidden)
+
+    def _end(self, model: Janus, hidden: Tensor) -> None:
         self.choose(model.code_logits(hidden))
 
     def draw(

@@ -5,7 +5,7 @@ decoder, RMSNorm, rotary positions, gated SiLU; separate heads for text and for 
 Parameter names are ours; checkpoint.py maps the published ones.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
@@ -17,12 +17,7 @@ from janus_kit.config import JanusConfig, LanguageConfig
 from janus_kit.generation import native
 from janus_kit.generation.vq import VQTokenizer
 from janus_kit.linears import Linear, slim, widens
-from janus_kit.vision.encoder import (
-    Projector,
-    VisionEncoder,
-    attend_to_learn,
-    learns_on_cpu,
-)
+from janus_kit.vision.encoder import Projector, VisionEncoder, attend_to_learn, learns_on_cpu
 
 __all__ = ["Batch", "Cache", "Janus", "Language", "Loss"]
 
@@ -70,13 +65,8 @@ class Cache:
 
     def pick(self, rows: Tensor) -> "Cache":
         """The cache of the given rows (int64 [b]), repeated where rows repeat."""
-        return Cache(
-            self.keys[:, rows],
-            self.values[:, rows],
-            self.bias[rows],
-            self.padding[rows],
-            self.angles,
-        )
+        kept = (self.keys[:, rows], self.values[:, rows], self.bias[rows], self.padding[rows])
+        return Cache(*kept, self.angles)
 
 
 def angles(config: LanguageConfig, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -202,10 +192,11 @@ class Layer(nn.Module):
         gate = gate * up if torch.is_grad_enabled() else gate.mul_(up)
         return self.down(gate)  # type: ignore[no-any-return]
 
-    def mlp_step(self, x: Tensor) -> Tensor:
-        """mlp for one position."""
+    def step(self, x: Tensor, *given: Tensor) -> Tensor:
+        """One position: [b, d] -> [b, d]; given: what the attention's step has besides."""
+        x = x + self.attention.step(self.norm1(x), *given)
         gate, up = slim(self.gate_up, self.norm2(x)).chunk(2, -1)
-        return slim(self.down, F.silu(gate) * up)
+        return x + slim(self.down, F.silu(gate) * up)
 
 
 class Language(nn.Module):
@@ -258,11 +249,19 @@ class Language(nn.Module):
             x = x + layer.mlp(x)
         return self.norm(x)  # type: ignore[no-any-return]
 
-    def step(self, embeds: Tensor, cache: Cache, position: Tensor, span: int) -> Tensor:
+    def step(
+        self,
+        embeds: Tensor,
+        cache: Cache,
+        position: Tensor,
+        span: int,
+        by: Callable[..., Tensor] = Layer.step,
+    ) -> Tensor:
         """Read one position: embeds [b, d] at slot position (int64 [1]) -> [b, d].
 
         Only the first span slots are attended to, so span must exceed position. Nothing here
-        depends on a tensor's value from Python: a fixed span gives a fixed graph.
+        depends on a tensor's value from Python: a fixed span gives a fixed graph. by: Layer.step,
+        perhaps compiled.
         """
         cache.bias.index_fill_(3, position, 0)
         bias = cache.bias.flatten(0, 1)[:, :, :span]
@@ -270,10 +269,7 @@ class Language(nn.Module):
         cos, sin = turns.unsqueeze(2).unbind(1)
         x = embeds
         for i, layer in enumerate(cast(Iterable[Layer], self.layers)):
-            x = x + layer.attention.step(
-                layer.norm1(x), cos, sin, cache.keys[i], cache.values[i], position, bias
-            )
-            x = x + layer.mlp_step(x)
+            x = by(layer, x, cos, sin, cache.keys[i], cache.values[i], position, bias)
         return self.norm(x)  # type: ignore[no-any-return]
 
 

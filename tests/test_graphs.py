@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from janus_kit import JanusPipeline, engine, graphs
+from janus_kit.generation.sampling import SamplingOptions
 from janus_kit.graphs import Steps, TextSteps
 from janus_kit.model import Cache
 
@@ -171,6 +172,43 @@ def test_steps_are_one_graph_that_is_compiled_once(pipe: JanusPipeline, kind: An
         for _ in range(4):
             run(pipe.model, graphs.BUCKET)
     assert len(calls) == 1
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", [Steps, TextSteps])
+def test_one_layer_is_compiled_for_all(
+    pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    torch._dynamo.reset()
+    made = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        made.append(graph)
+        return graph
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **how: compile(f, backend=backend, **how))
+    assert pipe.config.language.layers > 1
+
+    def run() -> list[Tensor]:
+        steps = Steps(pipe.model, pipe.code_table, 2, 2, 2 * graphs.BUCKET, SamplingOptions())
+        steps.noise.fill_(0.5)
+        one = steps if kind is Steps else TextSteps(pipe.model, steps.cache)
+        if isinstance(one, TextSteps):
+            one.embeds.fill_(0.1)
+        for span in (graphs.BUCKET, 2 * graphs.BUCKET):
+            one.step(pipe.model, span)
+        return [steps.codes] if one is steps else [one.logits]
+
+    plain = run()
+    assert not made
+    pipe.model.compiled = True
+    assert torch.equal(*plain, *run())
+    # A layer for each span, of which a picture has five; and what follows the layers once.
+    assert len(made) == 2 + (kind is Steps)
+    run()
+    assert len(made) == 2 + (kind is Steps)
+    torch._dynamo.reset()
 
 
 @torch.inference_mode()
