@@ -60,7 +60,8 @@ def load(
 
     Weights of MAPPED bytes and more stay in their file where device and dtype allow it. Raises
     CheckpointError unless the folder holds a whole Janus. verify also looks for NaN and Inf, in
-    weights that stay in their file once: a note in the cache says that they were sound.
+    weights that stay in their file once: a note in the cache says that they were sound. With
+    variant.host the embeds of text are read into memory, wherever device is.
     """
     variant = variant or Variant()
     source = _Source.open(folder)
@@ -74,8 +75,9 @@ def load(
     model = source.model
     for name in PARTS[variant.components]:
         _replace(model, name, Absent(variant.components))
-    home = {"language.embed.weight": torch.device("cpu")} if variant.host else {}
-    if home:
+    home = {}
+    if variant.host:
+        home["language.embed.weight"] = torch.device("cpu")
         table = model.language.embed.weight
         rows, width = table.shape
         _replace(model, "language.embed", HostEmbedding(rows, width, _weight=table))

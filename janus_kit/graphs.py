@@ -190,7 +190,7 @@ class TextSteps:
         self.embeds = torch.zeros(rows, language.hidden, dtype=model.dtype, device=device)
         self.logits = torch.zeros(rows, language.vocab_size, device=device)
         self.taken = Lock()
-        self.layer = _compiled(model, Layer.step)
+        self.layer, self.end = _compiled(model, Layer.step), _compiled(model, TextSteps._end)
         self.graphs = Graphs(model, TextSteps.step, (self.position, cache.bias))
 
     def take(self, cache: Cache, filled: int) -> None:
@@ -200,6 +200,9 @@ class TextSteps:
     def step(self, model: Janus, span: int) -> None:
         """Read embeds at slot position, attending to span slots."""
         hidden = model.language.step(self.embeds, self.cache, self.position, span, self.layer)
+        self.end(self, model, hidden)
+
+    def _end(self, model: Janus, hidden: Tensor) -> None:
         self.logits.copy_(model.text_head(hidden))
 
     def __call__(self, model: Janus, embeds: Tensor, slot: int) -> Tensor:

@@ -65,7 +65,7 @@ _measuring: ContextVar[bool] = ContextVar("measuring", default=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """How a model is to be held; the arguments of JanusPipeline.from_pretrained."""
+    """How a model is to be held: arguments of JanusPipeline.from_pretrained, and what follows."""
 
     quantization: str | None = None
     components: str = "all"

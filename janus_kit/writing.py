@@ -231,7 +231,8 @@ class TextWriter:
         cache = self._room(0)
         cache.padding.masked_fill_(self.empty, self.filled)  # a free row attends to nothing
         cache.bias.masked_fill_(self.empty[:, None, None, None], float("-inf"))
-        embeds = self.model.language.embed(self.tokens)
+        # What a free row would choose may be anything, and its numbers are the next row's memory.
+        embeds = self.model.language.embed(self.tokens.masked_fill(self.empty, self.pad))
         if self.native is not None:
             stores = (cache.keys, cache.values, cache.angles, cache.padding)
             logits = self.native(embeds, *stores, self.filled)
@@ -257,7 +258,6 @@ class TextWriter:
         self.replayed = None
         self.cache, self.logits = self.cache.pick(rows), self.logits[rows]
         self.counts, self.empty = self.counts[rows], self.empty[rows]
-        self.tokens = self.tokens[rows]
         self.names = [self.names[row] for row in kept]
         self.written = [self.written[row] for row in kept]
         self.limits = [self.limits[row] for row in kept]

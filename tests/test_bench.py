@@ -13,6 +13,7 @@ import torch
 from conftest import Run
 
 from janus_kit import JanusPipeline
+from janus_kit.bench import machine
 from janus_kit.bench import run as bench
 from janus_kit.checkpoint import checksum
 from janus_kit.errors import OptionError
@@ -45,6 +46,14 @@ def test_the_command_times_both_and_finds_them_equal(
     assert figures["command"] == shlex.join(map(str, ("janus-kit", "bench", *small, *out)))
     assert ended.out.count("equal, ") == 4
     assert "generate" in ended.out
+
+
+def test_a_command_is_told_without_places_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("/somewhere/bin/janus-kit", "/somewhere/janus_kit/__main__.py"):
+        monkeypatch.setattr("sys.argv", [name, "bench", "--peers", ""])
+        assert machine.asked() == "janus-kit bench --peers ''"
+    monkeypatch.setattr("sys.argv", ["/somewhere/steps.py", "--rows", "2"])
+    assert machine.asked() == "steps.py --rows 2"
 
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))

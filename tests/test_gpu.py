@@ -115,6 +115,27 @@ def test_memory_does_not_grow_over_fifty_pictures(hf_folder: Path) -> None:
     assert max(held[5:]) <= held[4]
 
 
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_who_only_draws_keeps_embeds_of_text_in_memory(
+    hf_folder: Path, quantization: str | None
+) -> None:
+    if quantization:
+        pytest.importorskip("torchao")
+    drawn = []
+    for components in ("all", "draw"):
+        pipe = JanusPipeline.from_pretrained(
+            hf_folder,
+            device="cuda",
+            dtype="bfloat16",
+            components=components,
+            quantization=quantization,
+        )
+        drawn.append(pipe(PROMPTS, seed=1, output_type="tokens").codes.cpu())
+    assert torch.equal(*drawn)
+    assert pipe.model.language.embed.weight.device.type == "cpu"
+    assert pipe.device.type == "cuda"
+
+
 @pytest.mark.parametrize("quantization", ["int8", "int4", "fp8"])
 def test_quantized_models_draw_on_a_gpu(hf_folder: Path, quantization: str) -> None:
     pytest.importorskip("torchao")

@@ -1,5 +1,7 @@
 """TextWriter against single calls: the same ids, and on a CPU the same bits."""
 
+import copy
+
 import pytest
 import torch
 from conftest import tiny_config
@@ -180,6 +182,28 @@ def test_a_row_with_nan_fails_alone(
     assert {row.name: row.ids for row in ended if row.error is None} == expected
     (bad,) = [row for row in ended if row.error is not None]
     assert (bad.name, "token 1 of the answer" in str(bad.error)) == (4, True)
+
+
+@pytest.mark.parametrize("steps", ["native", "torch", "replayed"])
+def test_a_free_row_leaves_nothing_to_the_next(
+    janus: Janus, steps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(steps, monkeypatch)
+    rows, features = asked(janus, 3)
+    broken = copy.deepcopy(janus)
+    broken.language.embed.weight[0] = float("nan")  # no row has this token
+    expected = alone(broken, rows[2], features[2], GREEDY)
+    features[1] = float("nan")
+    noise = uniforms([4], STEPS)[0]
+    writer = TextWriter(broken, 2, eos=-1, pad=PAD, image=IMAGE, noise=noise, options=GREEDY)
+    writer.add([(i, rows[i], [features[i]]) for i in range(2)])
+    assert [row.name for row in writer.step() if row.error is not None] == [1]
+    for _ in range(3):
+        assert writer.step() == []  # one row is free
+    writer.add([(2, rows[2], [features[2]])])
+    ended = [row for _ in range(STEPS) for row in writer.step()]
+    assert [(row.name, row.error) for row in ended] == [(0, None), (2, None)]
+    assert ended[1].ids[: len(expected)] == expected
 
 
 def test_an_answer_ends_where_the_model_reads_no_further(janus: Janus) -> None:

@@ -25,7 +25,8 @@ COPIES = 10
 
 def asked() -> str:
     """The command that this process was started by, its program by its name alone."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    return shlex.join(["janus-kit" if name == "__main__.py" else name, *sys.argv[1:]])
 
 
 def processor(device: torch.device) -> str:

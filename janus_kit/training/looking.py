@@ -20,7 +20,7 @@ from janus_kit.training.language import mentions
 
 __all__ = ["Gaze", "Looks", "Sought", "looks"]
 
-# A question → the places that the thing it is about covers, bool [image tokens]; none where the
+# A question → the places that what it is about covers, bool [image tokens]; none where the
 # picture does not show it.
 Sought = Mapping[str, "np.ndarray[Any, Any]"]
 Things = Mapping[str, "np.ndarray[Any, Any]"]  # the same by the names of things that are shown
@@ -52,8 +52,8 @@ def looks(
 ) -> Looks:
     """The looks of a batch of answering rows, by the conversations of each and their questions.
 
-    With things and a tokenizer also before each number, colour and name of a thing that answers
-    give, unless the question says where to look.
+    With things and a tokenizer also before each article or number, colour and name of a thing that
+    answers give; where an answer begins, what the question says goes before.
     """
     rows, places, wanted = [], [], []
     assert batch.branches is not None
@@ -89,7 +89,7 @@ def looks(
 
 
 def _mentions(answer: str, tokenizer: Tokenizer) -> list[tuple[int, str]]:
-    """Which tokens of an answer begin a number, a colour or a name, and of which thing."""
+    """Which tokens of an answer begin a number, an article, a colour or a name, and of what."""
     said = f" {answer}"  # as it stands behind its question
     found = [(len(tokenizer.encode(said[:place])), name) for place, name in mentions(answer)]
     if found and not found[0][0]:

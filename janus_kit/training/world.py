@@ -108,7 +108,7 @@ class Scene:
 
     things: tuple[Thing, ...]
     relation: str | None  # a key of OPPOSITE, where two things alone are side by side
-    task: str  # a key of TASKS
+    task: str  # a key of TASKS, or one of MORE
     ground: str  # a key of painting.GROUNDS
     room: int | None = None  # the seed of an uneven ground
 
@@ -132,9 +132,9 @@ def compose(
     A test scene has a thing in a colour, in a number or beside another that no train scene has,
     and, unless it is steady, views that no train scene has. names: 5 or more of NAMES. task: one
     of TASKS, "crowd" for four things of four names, half of them coloured, or "numbers" for two or
-    three of one kind and one of another. tints: the share of
-    coloured things that are painted between their colour and another. Raises OptionError for
-    others, JanusKitError where the picture bank is not made yet.
+    three of one kind and one of another. tints: the share of coloured things that are painted
+    between their colour and another. Raises OptionError for others, JanusKitError where the picture
+    bank is not made yet.
     """
     if split not in ("train", "test"):
         raise OptionError(f"split: '{split}' is not one; choose train or test")
