@@ -194,14 +194,15 @@ def test_a_free_row_leaves_nothing_to_the_next(
     broken.language.embed.weight[0] = float("nan")  # no row has this token
     expected = alone(broken, rows[2], features[2], GREEDY)
     features[1] = float("nan")
-    noise = uniforms([4], STEPS)[0]
+    free = 2 * len(rows[2])  # steps after which the next row does not cover what a free one left
+    noise = uniforms([4], 2 * free)[0]
     writer = TextWriter(broken, 2, eos=-1, pad=PAD, image=IMAGE, noise=noise, options=GREEDY)
     writer.add([(i, rows[i], [features[i]]) for i in range(2)])
     assert [row.name for row in writer.step() if row.error is not None] == [1]
-    for _ in range(3):
-        assert writer.step() == []  # one row is free
+    for _ in range(free):
+        assert writer.step() == []
     writer.add([(2, rows[2], [features[2]])])
-    ended = [row for _ in range(STEPS) for row in writer.step()]
+    ended = [row for _ in range(2 * free) for row in writer.step()]
     assert [(row.name, row.error) for row in ended] == [(0, None), (2, None)]
     assert ended[1].ids[: len(expected)] == expected
 
