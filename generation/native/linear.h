@@ -183,9 +183,11 @@ B512 INLINE void halves_of(const int C, int far, const uint16_t *w, const char *
 /* Of many(): rows of the matrix, columns, rows of x, and how few are not worth it. */
 enum { EIGHT = 8, STRETCH = 1024, MOST = 64, FEW = 4 };
 
-/* Columns from .. to of R rows of x and eight of the matrix, added to sums that are kept. */
-B512 INLINE void stretch(const int R, const uint16_t *w, const uint16_t *x, int64_t step,
-                         __m512 *kept, int64_t from, int64_t to, int64_t k) {
+/* Columns from .. to of R rows of x and eight of the matrix, added to sums that are kept. Of so many
+ * lines ahead, k apart, what lies at these columns is fetched into the second cache meanwhile. */
+B512 INLINE void stretch(const int R, const uint16_t *w, const uint16_t *ahead, int64_t lines,
+                         const uint16_t *x, int64_t step, __m512 *kept, int64_t from, int64_t to,
+                         int64_t k) {
     __m512 sum[3][EIGHT];
     UNROLL
     for (int r = 0; r < R; r++) {
@@ -195,6 +197,7 @@ B512 INLINE void stretch(const int R, const uint16_t *w, const uint16_t *x, int6
     for (int64_t i = from; i < to; i += 32) {
         __mmask32 real = to - i < 32 ? (__mmask32)((1u << (to - i)) - 1) : 0xffffffffu;
         __m512bh b[3];
+        for (int64_t l = 0; l < lines; l++) __builtin_prefetch(ahead + l * k + i, 0, 2);
         UNROLL
         for (int r = 0; r < R; r++) b[r] = (__m512bh)_mm512_maskz_loadu_epi16(real, x + r * step + i);
         UNROLL
@@ -211,26 +214,44 @@ B512 INLINE void stretch(const int R, const uint16_t *w, const uint16_t *x, int6
     }
 }
 
+/* The sums of eight vectors, each in the order of _mm512_reduce_add_ps: halves, quarters, pairs. */
+B512 INLINE __m256 totals(const __m512 *v) {
+    __m256 a[8], b[4], c[2];
+    UNROLL
+    for (int i = 0; i < 8; i++)
+        a[i] = _mm256_add_ps(_mm512_extractf32x8_ps(v[i], 1), _mm512_castps512_ps256(v[i]));
+    UNROLL
+    for (int i = 0; i < 4; i++) /* i | i + 4 */
+        b[i] = _mm256_add_ps(_mm256_permute2f128_ps(a[i], a[i + 4], 0x31),
+                             _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+    UNROLL
+    for (int i = 0; i < 2; i++) /* i, i + 2 | i + 4, i + 6 */
+        c[i] = _mm256_add_ps(_mm256_shuffle_ps(b[i], b[i + 2], 0xee),
+                             _mm256_shuffle_ps(b[i], b[i + 2], 0x44));
+    __m256 d = _mm256_add_ps(_mm256_shuffle_ps(c[0], c[1], 0x88),
+                             _mm256_shuffle_ps(c[0], c[1], 0xdd));
+    return _mm256_shuffle_ps(d, d, 0xd8); /* it was 0 2 1 3 | 4 6 5 7 */
+}
+
 /* Up to MOST rows of x and eight of the matrix, of which as many columns at a time as stay in the
- * nearest cache. Adds in the order of halves(). next: the eight that follow, or null. */
+ * nearest cache. Adds in the order of halves(). next: the eight that follow. */
 B512 static void many(const uint16_t *w, const uint16_t *next, const uint16_t *x, int64_t step,
                       float *y, int64_t rows, int64_t wide, int64_t k) {
     __m512 kept[MOST * EIGHT];
-    int64_t blocks = (rows + 2) / 3;
+    int64_t blocks = (rows + 2) / 3, each = (EIGHT + blocks - 1) / blocks;
     for (int64_t from = 0, to; from < k; from = to) {
         to = from + STRETCH < k ? from + STRETCH : k;
-        const uint16_t *then = to < k ? w + to : next;
-        int64_t left = to < k ? k - to : k, lines = (left < STRETCH ? left : STRETCH) / 32;
-        for (int64_t r = 0, b = 0; r < rows; r += 3, b++) {
-            for (int64_t c = b; then && c < EIGHT; c += blocks)
-                for (int64_t i = 0; i < lines; i++) __builtin_prefetch(then + c * k + i * 32, 0, 2);
-            if (rows - r >= 3) stretch(3, w, x + r * step, step, kept + r * EIGHT, from, to, k);
-            else if (rows - r == 2) stretch(2, w, x + r * step, step, kept + r * EIGHT, from, to, k);
-            else stretch(1, w, x + r * step, step, kept + r * EIGHT, from, to, k);
+        const uint16_t *then = to < k ? w + STRETCH : next - from;
+        for (int64_t r = 0, c = 0; r < rows; r += 3, c += each) {
+            int64_t lines = c + each < EIGHT ? each : c < EIGHT ? EIGHT - c : 0;
+            const uint16_t *ahead = then + c * k, *row = x + r * step;
+            __m512 *sums = kept + r * EIGHT;
+            if (rows - r >= 3) stretch(3, w, ahead, lines, row, step, sums, from, to, k);
+            else if (rows - r == 2) stretch(2, w, ahead, lines, row, step, sums, from, to, k);
+            else stretch(1, w, ahead, lines, row, step, sums, from, to, k);
         }
     }
-    for (int64_t r = 0; r < rows; r++)
-        for (int c = 0; c < EIGHT; c++) y[r * wide + c] = _mm512_reduce_add_ps(kept[r * EIGHT + c]);
+    for (int64_t r = 0; r < rows; r++) _mm256_storeu_ps(y + r * wide, totals(kept + r * EIGHT));
 }
 
 B512 static void bf16_avx512(const void *weight, const char *ready, int64_t step, float *y,
@@ -238,7 +259,7 @@ B512 static void bf16_avx512(const void *weight, const char *ready, int64_t step
     const uint16_t *w = weight, *x = (const uint16_t *)ready;
     int64_t j = from, s = step / 2;
     for (; rows > FEW && j + EIGHT <= to; j += EIGHT) {
-        const uint16_t *at = w + j * k, *next = j + 2 * EIGHT <= to ? at + EIGHT * k : 0;
+        const uint16_t *at = w + j * k, *next = j + 2 * EIGHT <= to ? at + EIGHT * k : at;
         for (int64_t r = 0; r < rows; r += MOST)
             many(at, next, x + r * s, s, y + r * wide + j, rows - r < MOST ? rows - r : MOST, wide, k);
     }
