@@ -39,7 +39,15 @@ from janus_kit.storage import (
     stored_tensors,
     weight_files,
 )
-from janus_kit.variants import PACKED, PARTS, Absent, HostEmbedding, PackedFile, Variant
+from janus_kit.variants import (
+    PACKED,
+    PARTS,
+    Absent,
+    HostEmbedding,
+    PackedFile,
+    Variant,
+    is_quantized,
+)
 
 __all__ = ["checksum", "convert", "load", "read_config", "save"]
 
@@ -55,13 +63,15 @@ def load(
     dtype: torch.dtype | None = None,
     verify: bool = True,
     variant: Variant | None = None,
+    given: Mapping[str, Tensor] | None = None,
 ) -> tuple[Janus, JanusConfig]:
     """The model of a folder in either layout; dtype None takes that of the weights.
 
     Weights of MAPPED bytes and more stay in their file where device and dtype allow it. Raises
     CheckpointError unless the folder holds a whole Janus. verify also looks for NaN and Inf, in
     weights that stay in their file once: a note in the cache says that they were sound. With
-    variant.host the embeds of text are read into memory, wherever device is.
+    variant.host the embeds of text are read into memory, wherever device is. given: parameters of
+    ours that stand in place of those of the folder, where dtype and shape are the same.
     """
     variant = variant or Variant()
     source = _Source.open(folder)
@@ -98,6 +108,8 @@ def load(
         elif mapped and len(parts) > 1 and last == "weight" and name.startswith("language."):
             pieces = [source.piece(piece, verify) for piece in parts]
             _replace(model, module, Stacked(pieces))
+        elif given and name in given and _like(given[name], source.shapes[name], dtype):
+            state[name] = given[name]
         else:
             state[name] = source.parameter(name, home.get(name, device), dtype, verify, mapped)
     if packed is not None:
@@ -107,6 +119,10 @@ def load(
     if mapped and verify and not (packed and packed.found):  # of which nobody has seen the weights
         remember("sound", mark)
     return model, model.config
+
+
+def _like(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    return tuple(tensor.shape) == shape and tensor.dtype == dtype
 
 
 def _replace(model: Janus, name: str, module: torch.nn.Module) -> None:
@@ -129,7 +145,7 @@ def save(
     Raises OptionError for a model that is not whole or whose weights are quantized or offloaded.
     """
     odd = any(isinstance(module, Absent | Packed) for module in model.modules())
-    if odd or model.held or any(type(p.data) is not torch.Tensor for p in model.parameters()):
+    if odd or model.held or any(map(is_quantized, model.parameters())):
         raise OptionError("only a whole model in its own dtype can be saved; load it plainly first")
     state = model.state_dict()
     with _replaced(folder) as new:

@@ -220,10 +220,19 @@ def open_model(
         read, place = replace(variant, quantization=None, mapped=False), torch.device("cpu")
     if variant.components == "draw" and device.type == "cuda" and not variant.offload:
         read = replace(read, host=True)
-    model, _ = checkpoint.load(folder, device=place, dtype=dtype, verify=verify, variant=read)
+    kept = variants.TorchaoFile(folder, bits) if bits and device.type == "cuda" else None
+    model, _ = checkpoint.load(
+        folder,
+        device=place,
+        dtype=dtype,
+        verify=verify,
+        variant=read,
+        given=kept.found if kept else None,
+    )
     model.eval().requires_grad_(False)
-    if bits and device.type == "cuda":
-        variants.quantize_to(model, device, bits)
+    if kept and bits:
+        kept.made = variants.quantize_to(model, device, bits)
+        kept.write()
     if variant.offload:
         variants.offload(model, device)
     model.compiled = variant.compile

@@ -14,7 +14,9 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
@@ -34,8 +36,10 @@ __all__ = [
     "Absent",
     "HostEmbedding",
     "PackedFile",
+    "TorchaoFile",
     "Variant",
     "check_offered",
+    "is_quantized",
     "measuring",
     "offload",
     "quantize_to",
@@ -45,6 +49,8 @@ log = logging.getLogger(__name__)
 
 FOLDER: Final = "quantized"  # in the cache
 SCHEME: Final = 1  # of packed files; another number where what is in them changes
+# What files of the cache that are damaged, or a disk that is full, raise.
+BROKEN: Final = (SafetensorError, OSError, RuntimeError, ValueError, EOFError, UnpicklingError)
 # What is packed: every matrix that a decoder step reads.
 PACKED: Final = re.compile(
     r"(language\.layers\.\d+\.(attention\.qkv|attention\.out|gate_up|down)"
@@ -198,24 +204,58 @@ class HostEmbedding(nn.Embedding):
         return self
 
 
-class PackedFile:
-    """Packed weights of one folder: read where its file is there, else collected and written.
+class _Kept:
+    """What was made of one folder's weights: read where its file is there, else made and written.
 
     The file of what the folder held before goes when a new one is written.
     """
 
-    def __init__(self, folder: Path, bits: int) -> None:
-        self.bits = bits
-        self.place = f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}-int{bits}"
-        self.name = f"{self.place}-{fingerprint(folder, SCHEME)}.safetensors"
+    suffix = "safetensors"
+
+    def __init__(self, folder: Path, kind: str, *scheme: object) -> None:
+        self.place = f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}-{kind}"
+        self.name = f"{self.place}-{fingerprint(folder, SCHEME, *scheme)}.{self.suffix}"
         self.found: dict[str, Tensor] = {}
         self.made: dict[str, Tensor] = {}
         try:
             path = cache_home() / FOLDER / self.name
             if path.is_file():
-                self.found = load_file(path)  # mapped: pages are read as they are used
-        except (SafetensorError, OSError, JanusKitError) as error:
+                self.found = self._read(path)
+        except (*BROKEN, JanusKitError) as error:
             log.warning("the packed weights cannot be read (%s); they are made again", error)
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        return load_file(path)  # mapped: pages are read as they are used
+
+    def _write(self, tensors: dict[str, Tensor], path: Path) -> None:
+        save_file(tensors, path)
+
+    def write(self) -> None:
+        """Keep what was made, whole or not at all; a disk that is full stops nothing."""
+        if not self.made:
+            return
+        partial = None
+        try:
+            path = cache_home() / FOLDER / self.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{self.name}.{os.getpid()}")
+            self._write(self.found | self.made, partial)
+            partial.replace(path)
+            for old in set(path.parent.glob(f"{self.place}-*")) - {path}:
+                old.unlink(missing_ok=True)
+        except (*BROKEN, JanusKitError) as error:
+            log.warning("the packed weights cannot be kept (%s); they are made anew", error)
+            with suppress(OSError):
+                if partial is not None:
+                    partial.unlink()
+
+
+class PackedFile(_Kept):
+    """Packed weights of a CPU, kept for one folder."""
+
+    def __init__(self, folder: Path, bits: int) -> None:
+        self.bits = bits
+        super().__init__(folder, f"int{bits}")
 
     def get(self, name: str, shape: tuple[int, ...]) -> Packed | None:
         """The packed matrix of one of our parameters, if the file holds it."""
@@ -232,35 +272,45 @@ class PackedFile:
         self.made |= {f"{name}.packed": made.packed, f"{name}.scale": made.scale}
         return made
 
-    def write(self) -> None:
-        """Keep what was made, whole or not at all; a disk that is full stops nothing."""
-        if not self.made:
-            return
-        partial = None
-        try:
-            path = cache_home() / FOLDER / self.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{self.name}.{os.getpid()}")
-            save_file(self.found | self.made, partial)
-            partial.replace(path)
-            for old in set(path.parent.glob(f"{self.place}-*")) - {path}:
-                old.unlink(missing_ok=True)
-        except (SafetensorError, OSError, JanusKitError) as error:
-            log.warning("the packed weights cannot be kept (%s); they are made anew", error)
-            with suppress(OSError):
-                if partial is not None:
-                    partial.unlink()
+
+class TorchaoFile(_Kept):
+    """Matrices as torchao holds them on a GPU, kept for one folder and the versions in use.
+
+    They are written by torch.save, as torchao's documentation has it; only tensors of its classes
+    are read.
+    """
+
+    suffix = "pt"
+
+    def __init__(self, folder: Path, quantization: str) -> None:
+        super().__init__(folder, f"torchao-{quantization}", torch.__version__, version("torchao"))
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        import torchao.quantization  # noqa: F401  # tells torch that its classes are safe
+
+        # Mapped: pages are read as they go to the device.
+        return dict(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
+
+    def _write(self, tensors: dict[str, Tensor], path: Path) -> None:
+        torch.save(tensors, path)
+
+
+def is_quantized(weight: Tensor) -> bool:
+    """Whether a parameter is one of torchao's tensors."""
+    return type(weight.data) is not Tensor
 
 
 def _fits(packed: Tensor, scale: Tensor, sizes: tuple[int, tuple[int, ...]]) -> bool:
     return packed.shape == (sizes[0],) and scale.shape == sizes[1]
 
 
-def quantize_to(model: nn.Module, device: torch.device, quantization: str) -> None:
+def quantize_to(model: nn.Module, device: torch.device, quantization: str) -> dict[str, Tensor]:
     """Move a model to a GPU, where the matrices of decoder steps become weight-only int8, int4 or
     fp8 by torchao, one after the other, so that it never holds two of them in full.
 
-    Raises OptionError for int4 of anything but bfloat16, which torch's kernel reads."""
+    Those that are so already only move; the names of the others, with what they have become, are
+    returned. Raises OptionError for int4 of anything but bfloat16, which torch's kernel reads.
+    """
     if quantization == "int4" and next(model.parameters()).dtype != torch.bfloat16:
         raise OptionError("quantization='int4' on a GPU needs dtype='bfloat16'; or take int8")
     from torchao.quantization import (
@@ -276,14 +326,19 @@ def quantize_to(model: nn.Module, device: torch.device, quantization: str) -> No
         "int4": partial(Int4WeightOnlyConfig, int4_packing_format="tile_packed_to_4d"),
         "fp8": Float8WeightOnlyConfig,
     }
+    plain = {
+        name
+        for name, weight in model.named_parameters()
+        if PACKED.fullmatch(name) and not is_quantized(weight)
+    }
     quantize_(
         model,
         configs[quantization](),
         device=device,
-        filter_fn=lambda module, name: (
-            isinstance(module, nn.Linear) and bool(PACKED.fullmatch(f"{name}.weight"))
-        ),
+        filter_fn=lambda module, name: isinstance(module, nn.Linear) and f"{name}.weight" in plain,
     )
+    weights = {name: model.get_parameter(name) for name in plain}
+    return {name: weight.data for name, weight in weights.items() if is_quantized(weight)}
 
 
 def offload(model: Any, device: torch.device) -> None:

@@ -1,16 +1,21 @@
 """What needs a CUDA device: every dtype draws and answers there, and draws what the CPU draws."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import tiny_config
 from pipeline_parts import picture
 
-from janus_kit import drawing, engine, writing
+from janus_kit import checkpoint, drawing, engine, writing
 from janus_kit.batch.captions import caption_stream
+from janus_kit.cache import cache_home
 from janus_kit.drawing import drawing_rows
 from janus_kit.generation.sampling import SamplingOptions
+from janus_kit.model import Janus
 from janus_kit.pipeline import JanusPipeline
+from janus_kit.variants import PACKED, is_quantized
 
 pytestmark = [
     pytest.mark.gpu,
@@ -18,6 +23,11 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # torch has some to give of its own debugging
 ]
 PROMPTS = ["a red cat", "two green dogs and 3 birds sit on a blue mat"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(params=[False, True], ids=["eager", "compiled"])
@@ -136,14 +146,37 @@ def test_who_only_draws_keeps_embeds_of_text_in_memory(
     assert pipe.device.type == "cuda"
 
 
+@pytest.fixture
+def wide_folder(tmp_path: Path, tokenizer_folder: Path) -> Path:
+    """A tiny model whose rows are of 128 and more numbers, which int4 wants."""
+    config = tiny_config()
+    language = replace(config.language, hidden=128, head_dim=32, intermediate=256)
+    torch.manual_seed(0)
+    model = Janus(replace(config, language=language))
+    checkpoint.save(model, tmp_path / "wide", tokenizer_folder=tokenizer_folder)
+    return tmp_path / "wide"
+
+
 @pytest.mark.parametrize("quantization", ["int8", "int4", "fp8"])
-def test_quantized_models_draw_on_a_gpu(hf_folder: Path, quantization: str) -> None:
+def test_quantized_models_draw_on_a_gpu_what_they_draw_once_kept(
+    wide_folder: Path, quantization: str
+) -> None:
     pytest.importorskip("torchao")
-    pipe = JanusPipeline.from_pretrained(
-        hf_folder, device="cuda", dtype="bfloat16", quantization=quantization
-    )
-    assert (pipe(PROMPTS, seed=1).codes >= 0).all()
-    assert len(pipe.ask([picture(1)], "what colour?", max_new_tokens=4)) == 1
+    found = []
+    for _ in range(2):  # made, and read from the cache
+        pipe = JanusPipeline.from_pretrained(
+            wide_folder, device="cuda", dtype="bfloat16", quantization=quantization
+        )
+        weights = dict(pipe.model.named_parameters())
+        assert {n for n in weights if is_quantized(weights[n])} == {
+            n for n in weights if PACKED.fullmatch(n)
+        }
+        assert all(weight.device.type == "cuda" for weight in weights.values())
+        codes = pipe(PROMPTS, seed=1, output_type="tokens").codes.cpu()
+        found.append((codes, pipe.ask([picture(1)], "what colour?", max_new_tokens=4)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    assert len(list((cache_home() / "quantized").glob("*.pt"))) == 1
 
 
 def test_captured_steps_draw_what_eager_ones_draw(
@@ -160,12 +193,12 @@ def test_captured_steps_write_what_eager_ones_write(
     captured_pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = captured_pipe
-    images = [picture(i) for i in range(5)]
+    images = [picture(i) for i in range(11)]
 
     def write() -> tuple[list[str], list[str | None]]:
         stream = caption_stream(pipe, images, "what colour?", batch_size=2, max_new_tokens=12)
         return (
-            pipe.ask(images, "what colour?", max_new_tokens=12, batch_size=2),
+            pipe.ask(images, "what colour?", max_new_tokens=12),
             [found.text for found in stream],
         )
 

@@ -16,6 +16,7 @@ from janus_kit.errors import CheckpointError
 from janus_kit.generation import native
 from janus_kit.generation.native import Packed, available, level
 from janus_kit.linears import Stacked
+from janus_kit.model import Janus
 from janus_kit.variants import Variant
 
 needs_native = pytest.mark.skipif(not available(), reason="the native step was not built")
@@ -336,6 +337,36 @@ def test_matrices_of_steps_alone_are_quantized_as_for_a_gpu(
     embeds = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
     ours, theirs = (each.code_logits(each.language(embeds)).float() for each in (model, plain))
     assert (ours - theirs).norm() < 0.1 * theirs.norm()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("quantization", ["int8", "fp8"])
+def test_matrices_as_a_gpu_has_them_are_kept_and_found_again(
+    hf_folder: Path, own_cache: Path, quantization: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("torchao")
+
+    def made(dtype: torch.dtype = torch.bfloat16) -> tuple[Janus, dict[str, Tensor]]:
+        kept = variants.TorchaoFile(hf_folder, quantization)
+        model, _ = checkpoint.load(hf_folder, device=CPU, dtype=dtype, given=kept.found)
+        kept.made = variants.quantize_to(model.eval().requires_grad_(False), CPU, quantization)
+        kept.write()
+        return model, kept.made
+
+    first, packed = made()
+    again, none = made()
+    assert packed.keys() == {n for n, _ in first.named_parameters() if variants.PACKED.fullmatch(n)}
+    assert not none
+    embeds = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert torch.equal(*(each.code_logits(each.language(embeds)) for each in (first, again)))
+    assert made(torch.float32)[1].keys() == packed.keys()  # of another dtype they are made anew
+    (path,) = own_cache.iterdir()
+    whole = path.read_bytes()
+    path.unlink()  # it is mapped
+    path.write_bytes(whole[:-1000])
+    assert made()[1].keys() == packed.keys()
+    assert "made again" in caplog.text
+    assert not made()[1]
 
 
 def test_bfloat16_on_a_cpu_draws_natively_what_pytorch_draws(hf_folder: Path) -> None:
