@@ -1,7 +1,9 @@
 """Answering: conversations → rows of ids and features → tokens, → text or the odds of a yes."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from janus_kit.generation.sampling import SamplingOptions, uniforms
 from janus_kit.options import BATCH, first_seed, texts, whole
 from janus_kit.prompts import Tokenizer, chat_ids
 from janus_kit.vision import images as pictures
-from janus_kit.writing import next_logits, write_text
+from janus_kit.writing import TextWriter, next_logits, write_text
 
 if TYPE_CHECKING:
     from janus_kit.pipeline import JanusPipeline
@@ -38,7 +40,51 @@ class _Asked:
     """Conversations as the model reads them."""
 
     rows: list[list[int]]
-    features: list[Tensor]  # [576, d] of every picture, in the order of the rows
+    shown: list[list[Tensor]]  # for each row the features [576, d] of its pictures
+
+    @property
+    def features(self) -> list[Tensor]:
+        """Those of all rows, in their order."""
+        return [features for row in self.shown for features in row]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """How answers are to be written."""
+
+    options: SamplingOptions
+    room: int  # tokens that a conversation must leave for its answer
+    steps: int  # tokens of an answer at most
+    seed: int | None
+
+    @classmethod
+    def of(
+        cls,
+        pipe: "JanusPipeline",
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        **unknown: Any,
+    ) -> "_Wanted":
+        """Options of JanusPipeline.chat; by default an answer may take LONGEST tokens, or what room
+        there is. Raises OptionError."""
+        if unknown:
+            raise OptionError(
+                f"answers have no option {sorted(unknown)[0]!r}; see JanusPipeline.chat"
+            )
+        options = SamplingOptions(guidance=1.0, temperature=temperature, top_p=top_p)
+        first_seed(seed, 1)
+        limit = pipe.config.language.max_positions
+        if max_new_tokens is None:
+            return cls(options, 1, min(LONGEST, limit), seed)
+        steps = whole("max_new_tokens", max_new_tokens, 1, limit)
+        return cls(options, steps, steps, seed)
+
+    def noise(self, rows: int, steps: int) -> Tensor:
+        """float64 [rows, steps], each row with the stream of the seed, or one of its own."""
+        return uniforms([first_seed(self.seed, 1) for _ in range(rows)], steps)
 
 
 class Reply(Iterator[str]):
@@ -73,21 +119,64 @@ def answer(
     **options: Any,
 ) -> list[str]:
     """See JanusPipeline.answer."""
-    answers: list[str] = []
-    tokenizer = pipe.tokenizer
     size = 8 if batch_size == "auto" else whole("batch_size", batch_size, 1, BATCH)
-    for start in range(0, len(conversations), size):
-        part = conversations[start : start + size]
-        columns = list(_tokens(pipe, part, **options)[0])
-        for row in torch.stack(columns, 1).tolist() if columns else [[] for _ in part]:
-            ids = row[: row.index(tokenizer.eos)] if tokenizer.eos in row else row
-            answers.append(tokenizer.decode(ids).strip())
+    wanted = _Wanted.of(pipe, **options)
+    if len(conversations) > size:
+        return _in_turns(pipe, conversations, size, wanted)
+    if not conversations:
+        return []
+    columns = list(_tokens(pipe, conversations, wanted)[0])
+    rows = torch.stack(columns, 1).tolist() if columns else [[] for _ in conversations]
+    return [_text(pipe.tokenizer, ids) for ids in rows]
+
+
+def _in_turns(
+    pipe: "JanusPipeline",
+    conversations: Sequence[Sequence[Mapping[str, Any]]],
+    size: int,
+    wanted: _Wanted,
+) -> list[str]:
+    """The answers of more conversations than are written at once: one that ends makes room."""
+    answers = [""] * len(conversations)
+    waiting = deque(range(len(conversations)))
+    writer = TextWriter(
+        pipe.model,
+        size,
+        eos=pipe.tokenizer.eos,
+        pad=pipe.tokenizer.pad,
+        image=pipe.tokenizer.image,
+        noise=wanted.noise(1, wanted.steps)[0],
+        options=wanted.options,
+    )
+    # A GPU reads several rows in the time of one, and captures anew where their number changes; on
+    # a CPU they are read one at a time, see TextWriter.
+    cpu = pipe.device.type == "cpu"
+    few, together = (1, 1) if cpu else (-(-size // 4), size)
+    while waiting or writer.free < len(writer.names):
+        room = writer.free if writer.free >= few or writer.free == len(writer.names) else 0
+        places = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+        for start in range(0, len(places), together):
+            part = places[start : start + together]
+            asked = _read(pipe, [conversations[place] for place in part], wanted.room)
+            added = list(zip(part, asked.rows, asked.shown, strict=True))
+            writer.add(added, wanted.noise(len(part), wanted.steps))
+        if cpu and not waiting:
+            writer.shrink()
+        for ended in writer.step():
+            if ended.error:
+                raise ended.error
+            answers[ended.name] = _text(pipe.tokenizer, ended.ids)
     return answers
+
+
+def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
+    ends = ids.index(tokenizer.eos) if tokenizer.eos in ids else len(ids)
+    return tokenizer.decode(ids[:ends]).strip()
 
 
 def reply(pipe: "JanusPipeline", messages: Sequence[Mapping[str, Any]], **options: Any) -> Reply:
     """The answer to one conversation, piece by piece; what is wrong with it is told at once."""
-    tokens, length = _tokens(pipe, [messages], **options)
+    tokens, length = _tokens(pipe, [messages], _Wanted.of(pipe, **options))
     return Reply(pipe.tokenizer, tokens, length)
 
 
@@ -95,40 +184,26 @@ def _read(
     pipe: "JanusPipeline", conversations: Sequence[Sequence[Mapping[str, Any]]], written: int
 ) -> _Asked:
     """The conversations, each with room for so many more tokens, and their pictures encoded."""
-    rows, shown = [], []
+    rows, pixels, counts = [], [], []
+    size = pipe.config.vision.image_size
     for messages in conversations:
         turns, found = conversation.read(messages)
         rows.append(chat_ids(pipe.tokenizer, pipe.template, turns, pipe.config.vision.tokens))
         pipe.check_room(len(rows[-1]), written)
-        shown += [pictures.load(image) for image in found]
+        pixels += [pictures.to_pixels(pictures.load(image), size) for image in found]
+        counts.append(len(found))
     with torch.inference_mode():
-        size = pipe.config.vision.image_size
-        pixels = [pictures.to_pixels(image, size) for image in shown]
-        features = pipe.model.features(torch.stack(pixels).to(pipe.device)) if pixels else ()
-    return _Asked(rows, list(features))
+        features = iter(pipe.model.features(torch.stack(pixels).to(pipe.device)) if pixels else ())
+    return _Asked(rows, [list(islice(features, count)) for count in counts])
 
 
 def _tokens(
-    pipe: "JanusPipeline",
-    conversations: Sequence[Sequence[Mapping[str, Any]]],
-    *,
-    max_new_tokens: int | None = None,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int | None = None,
-    **unknown: Any,
+    pipe: "JanusPipeline", conversations: Sequence[Sequence[Mapping[str, Any]]], wanted: _Wanted
 ) -> tuple[Iterator[Tensor], int]:
     """The steps of write_text for a batch of conversations, and the longest one's tokens."""
-    if unknown:
-        raise OptionError(f"answers have no option {sorted(unknown)[0]!r}; see JanusPipeline.chat")
-    options = SamplingOptions(guidance=1.0, temperature=temperature, top_p=top_p)
-    limit = pipe.config.language.max_positions
-    wanted = 1 if max_new_tokens is None else whole("max_new_tokens", max_new_tokens, 1, limit)
-    streams = [first_seed(seed, 1) for _ in conversations]
-    asked = _read(pipe, conversations, wanted)
+    asked = _read(pipe, conversations, wanted.room)
     longest = max(map(len, asked.rows))
-    # By default an answer may take LONGEST tokens, or what room there is.
-    steps = wanted if max_new_tokens else min(LONGEST, limit - longest)
+    steps = min(wanted.steps, pipe.config.language.max_positions - longest)
     tokens = write_text(
         pipe.model,
         asked.rows,
@@ -136,8 +211,8 @@ def _tokens(
         pad=pipe.tokenizer.pad,
         eos=pipe.tokenizer.eos,
         image=pipe.tokenizer.image,
-        noise=uniforms(streams, steps),
-        options=options,
+        noise=wanted.noise(len(asked.rows), steps),
+        options=wanted.options,
     )
     return tokens, longest
 

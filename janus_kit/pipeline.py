@@ -377,7 +377,7 @@ class JanusPipeline:
         batch_size: int | str = "auto",
         **options: Any,
     ) -> list[str]:
-        """The next answer of every conversation, in batches."""
+        """The next answer of every conversation, batch_size of them side by side."""
         return answering.answer(self, conversations, batch_size, **options)
 
     def rank(

@@ -1,12 +1,12 @@
 """Text out of a model: one answer after the other token, or as many as come side by side.
 
-write_text is the loop for the answers of a call, TextWriter the one for answers without end.
+write_text is the loop for answers that begin together, TextWriter the one for more than that.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from janus_kit.graphs import TextSteps, replays
 from janus_kit.model import Cache, Janus
 from janus_kit.prompts import pad_left
 from janus_kit.steps import native_step
+
+MOVED: Final = 512  # steps after which rows are moved, unless answers end before
 
 __all__ = ["Ended", "Read", "TextWriter", "next_logits", "read", "write_text"]
 
@@ -131,10 +133,13 @@ class TextWriter:
         noise: Tensor,
         options: SamplingOptions,
     ) -> None:
-        """rows: how many are written at once. noise: float64 [steps], the same for each row."""
+        """rows: how many are written at once. noise: float64 [steps], the same for each row that
+        is not begun with its own."""
         self.model = model
         self.eos, self.pad, self.image = eos, pad, image
-        self.noise, self.options = on_device(noise, model.device), options
+        self.common, self.options = on_device(noise, model.device), options
+        self.noise = self.common.repeat(rows, 1)  # of each row
+        self.longest = len(noise)  # of an answer
         self.native = native_step(model, "text")
         self.replayed: TextSteps | None = None  # of a GPU, on the cache as it is
         self.names: list[Any] = [None] * rows  # None: the row is free
@@ -153,22 +158,27 @@ class TextWriter:
     def free(self) -> int:
         return self.names.count(None)
 
-    def add(self, rows: Sequence[tuple[Any, Sequence[int], Sequence[Tensor]]]) -> None:
+    def add(
+        self,
+        rows: Sequence[tuple[Any, Sequence[int], Sequence[Tensor]]],
+        noise: Tensor | None = None,
+    ) -> None:
         """Begin rows: (name, ids, the features [576, d] of its pictures) each; at most free.
 
-        An answer ends at the end of noise, or where the model reads no further.
+        noise: float64 [b, steps], theirs in place of the common one. An answer ends at the end of
+        noise, or where the model reads no further.
         """
         together = 1 if self.model.device.type == "cpu" else len(rows)
         for start in range(0, len(rows), together):
             part = rows[start : start + together]
             features = [picture for _, _, shown in part for picture in shown]
             ids = [ids for _, ids, _ in part]
-            self.begin(
-                [name for name, _, _ in part], read(self.model, ids, features, self.pad, self.image)
-            )
+            names = [name for name, _, _ in part]
+            own = None if noise is None else noise[start : start + together]
+            self.begin(names, read(self.model, ids, features, self.pad, self.image), own)
 
     @torch.inference_mode()
-    def begin(self, names: Sequence[Any], done: Read) -> None:
+    def begin(self, names: Sequence[Any], done: Read, noise: Tensor | None = None) -> None:
         """As add, of rows that are read already."""
         t = done.cache.slots
         cache = self._room(t)
@@ -176,7 +186,8 @@ class TextWriter:
             row = self.names.index(None)
             self.names[row], self.written[row] = name, []
             longest = self.model.config.language.max_positions - len(ids)
-            self.limits[row] = min(len(self.noise), longest)
+            self.limits[row] = min(self.longest, longest)
+            self.noise[row] = self.common if noise is None else noise[i]
             window = slice(self.filled - t, self.filled)
             cache.keys[:, row, :, window] = done.cache.keys[:, i]
             cache.values[:, row, :, window] = done.cache.values[:, i]
@@ -198,8 +209,8 @@ class TextWriter:
     def _choose(self) -> list[Ended]:
         finite = self.logits.isfinite().all(1)
         safe = self.logits.masked_fill(~finite[:, None], 0)
-        noise = self.noise[self.counts.clamp(max=len(self.noise) - 1).to(self.noise.device)]
-        self.tokens = choose(safe, noise, self.options)
+        place = self.counts.clamp(max=self.longest - 1)[:, None].to(self.noise.device)
+        self.tokens = choose(safe, self.noise.gather(1, place)[:, 0], self.options)
         self.counts += 1
         ended = []
         # Read back once a token, for which a GPU is waited for; -1 where there is none.
@@ -258,6 +269,7 @@ class TextWriter:
         self.replayed = None
         self.cache, self.logits = self.cache.pick(rows), self.logits[rows]
         self.counts, self.empty = self.counts[rows], self.empty[rows]
+        self.noise = self.noise[rows.to(self.noise.device)]
         self.names = [self.names[row] for row in kept]
         self.written = [self.written[row] for row in kept]
         self.limits = [self.limits[row] for row in kept]
@@ -272,8 +284,8 @@ class TextWriter:
         wanted = max(t, longest)
         if self.cache is None or wanted >= self.cache.slots:
             self.replayed = None
-            # Twice the longest answer, so that rows are moved once an answer, not once a step.
-            slots = slots_for(wanted + 2 * len(self.noise))
+            # More than the longest answer, so that rows are not moved at every step.
+            slots = slots_for(wanted + self.longest + min(self.longest, MOVED))
             mask = torch.zeros(len(self.names), 0, dtype=torch.bool, device=device)
             grown = Cache.empty(language, mask, slots, self.model.dtype)
             self._lay(self.cache or grown, grown, rows, longest, wanted)

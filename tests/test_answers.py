@@ -13,6 +13,7 @@ from janus_kit.errors import (
     PromptError,
 )
 from janus_kit.pipeline import JanusPipeline
+from janus_kit.writing import Ended, TextWriter
 
 # Answers
 
@@ -39,7 +40,47 @@ def test_chats_of_different_lengths_are_answered_as_each_alone(pipe: JanusPipeli
     ):
         together = pipe.answer(chats, max_new_tokens=8, **options)
         assert together == [pipe.chat(chat, max_new_tokens=8, **options) for chat in chats]
+        assert pipe.answer(chats, max_new_tokens=8, batch_size=2, **options) == together
         assert len(set(together)) > 1
+
+
+def test_answers_of_a_long_list_without_a_seed_have_streams_of_their_own(
+    pipe: JanusPipeline,
+) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 8, "temperature": 1.5}
+    assert len(set(pipe.ask([picture(1)] * 6, QUESTION, batch_size=2, **options))) > 2
+    assert len(set(pipe.ask([picture(1)] * 6, QUESTION, batch_size=2, seed=1, **options))) == 1
+
+
+def test_an_answer_that_ends_makes_room_for_the_next_of_a_list(
+    spare: JanusPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chats = [talk("cat?"), *[talk(QUESTION, picture(i)) for i in range(7)]]
+    options: dict[str, Any] = {"max_new_tokens": 8}
+    wanted = answering._Wanted.of(spare, **options)
+    columns = torch.stack(list(answering._tokens(spare, chats, wanted)[0]))
+    some = [i for i in columns.unique().tolist() if 2 <= (columns == i).any(0).sum() <= 6]
+    spare.tokenizer.eos = some[0]  # which ends some of the answers
+    replies = [answering.reply(spare, chat, **options) for chat in chats]
+    texts = ["".join(reply) for reply in replies]
+    steps = [reply.completion_tokens + (reply.finish_reason == "stop") for reply in replies]
+    by_length = sorted(range(8), key=lambda place: steps[place])
+    order = [place for pair in zip(by_length, by_length[::-1], strict=True) for place in pair][:8]
+    assert steps[order[0]] < steps[order[1]]
+    taken = 0
+
+    def count(writer: TextWriter) -> list[Ended]:
+        nonlocal taken
+        taken += 1
+        return step(writer)
+
+    step = TextWriter.step
+    monkeypatch.setattr(TextWriter, "step", count)
+    said = spare.answer([chats[place] for place in order], batch_size=2, **options)
+    assert said == [texts[place] for place in order]
+    assert taken < sum(
+        max(steps[a], steps[b]) for a, b in zip(order[::2], order[1::2], strict=True)
+    )
 
 
 def test_a_chat_has_several_turns_and_pictures(pipe: JanusPipeline, read: list[Tensor]) -> None:
@@ -103,7 +144,8 @@ def test_pictures_of_one_sampled_batch_have_streams_of_their_own(pipe: JanusPipe
 
 
 def test_an_answer_ends_with_the_end_of_sentence(spare: JanusPipeline) -> None:
-    ids = [int(token) for token in answering._tokens(spare, [talk("cat?")], max_new_tokens=8)[0]]
+    wanted = answering._Wanted.of(spare, max_new_tokens=8)
+    ids = [int(token) for token in answering._tokens(spare, [talk("cat?")], wanted)[0]]
     spare.tokenizer.eos = ids[5]
     expected = spare.tokenizer.decode(ids[: ids.index(ids[5])]).strip()
     assert expected
