@@ -310,15 +310,15 @@ def describe() -> dict[str, Any]:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    from janus_kit.generation.native import free_memory
+
     facts: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
     for name in ("janus_kit", "torch", "transformers"):
         try:
             facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             facts[name] = None
-    memory = Path("/proc/meminfo")  # Linux's own estimate counts caches that can be dropped
-    known = re.search(r"MemAvailable: *(\d+)", memory.read_text()) if memory.exists() else None
-    facts["free_memory"] = int(known[1]) * 1024 if known else None
+    facts["free_memory"] = free_memory()
     if torch.cuda.is_available():
         facts["free_gpu_memory"] = torch.cuda.mem_get_info()[0]
     facts["cache"] = HF_HUB_CACHE

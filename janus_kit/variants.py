@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from janus_kit.cache import cache_home
 from janus_kit.errors import JanusKitError, OptionError
-from janus_kit.generation.native import BITS, Packed, available
+from janus_kit.generation.native import BITS, Packed, available, free_memory, large
 from janus_kit.options import needs
 from janus_kit.storage import fingerprint
 
@@ -251,11 +251,16 @@ class _Kept:
 
 
 class PackedFile(_Kept):
-    """Packed weights of a CPU, kept for one folder."""
+    """Packed weights of a CPU, kept for one folder.
+
+    They stay mapped where copies of them would take half of the memory or more.
+    """
 
     def __init__(self, folder: Path, bits: int) -> None:
         self.bits = bits
         super().__init__(folder, f"int{bits}")
+        size = sum(tensor.nbytes for tensor in self.found.values())
+        self.mapped = 2 * size > (free_memory() or 0)
 
     def get(self, name: str, shape: tuple[int, ...]) -> Packed | None:
         """The packed matrix of one of our parameters, if the file holds it."""
@@ -264,7 +269,11 @@ class PackedFile(_Kept):
         if packed is None or scale is None:
             return None
         sizes = Packed.sizes(n, k, self.bits)
-        return Packed(n, k, self.bits, packed, scale) if _fits(packed, scale, sizes) else None
+        if not _fits(packed, scale, sizes):
+            return None
+        if not self.mapped:
+            packed = large(packed.nbytes).copy_(packed)
+        return Packed(n, k, self.bits, packed, scale)
 
     def pack(self, name: str, weight: Tensor) -> Packed:
         """Pack a matrix and remember it for the file."""

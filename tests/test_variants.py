@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from janus_kit import JanusPipeline, OptionError, checkpoint, loading, storage, variants
 from janus_kit.errors import CheckpointError
 from janus_kit.generation import native
-from janus_kit.generation.native import Packed, available, level
+from janus_kit.generation.native import Packed, available, level, packed
 from janus_kit.linears import Stacked
 from janus_kit.model import Janus
 from janus_kit.variants import Variant
@@ -163,6 +163,27 @@ def test_packed_weights_are_kept_and_found_again(
     quantized(folder, 8)
     assert packs
     assert len(list(own_cache.iterdir())) == 1  # what the folder held before is not kept
+
+
+@needs_native
+@pytest.mark.parametrize("free", [None, 2**40])
+def test_packed_weights_are_copied_to_large_pages_where_there_is_room(
+    hf_folder: Path, monkeypatch: pytest.MonkeyPatch, free: int | None
+) -> None:
+    plain = work(quantized(hf_folder, 8))
+    monkeypatch.setattr(packed, "LARGE", 1000)
+    monkeypatch.setattr(variants, "free_memory", lambda: free)
+    kept = variants.PackedFile(hf_folder, 8)
+    assert kept.mapped is (free is None)
+    name = "language.layers.0.down"
+    matrix = kept.get(f"{name}.weight", (32, 80))
+    assert matrix is not None
+    stored = kept.found[f"{name}.weight.packed"]
+    assert torch.equal(matrix.packed, stored)
+    assert (matrix.packed.data_ptr() == stored.data_ptr()) is kept.mapped
+    again = work(quantized(hf_folder, 8))
+    assert torch.equal(plain[0], again[0])
+    assert plain[1] == again[1]
 
 
 @needs_native

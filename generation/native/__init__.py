@@ -6,8 +6,8 @@ once, and a small model's step in PyTorch is mostly the starting of its hundred 
 """
 
 from janus_kit.generation.native.attention import attend, attends
-from janus_kit.generation.native.library import available, level, read_speed
-from janus_kit.generation.native.packed import BITS, Packed
+from janus_kit.generation.native.library import available, free_memory, level, read_speed
+from janus_kit.generation.native.packed import BITS, Packed, large
 from janus_kit.generation.native.step import Head, LayerWeights, NativeStep
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
     "attend",
     "attends",
     "available",
+    "free_memory",
+    "large",
     "level",
     "read_speed",
 ]

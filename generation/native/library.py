@@ -3,14 +3,16 @@
 import ctypes
 import importlib.util
 import logging
+import re
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["address", "available", "level", "library", "read_speed", "whole"]
+__all__ = ["address", "available", "free_memory", "level", "library", "read_speed", "whole"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,16 @@ def address(tensor: Tensor | None) -> ctypes.c_void_p:
 def whole(number: int, unit: int) -> int:
     """number, rounded up to whole units."""
     return -(-number // unit) * unit
+
+
+def free_memory() -> int | None:
+    """Bytes that can still be taken, by Linux's own estimate, which counts caches that can be
+    dropped; None where nothing says it."""
+    try:
+        known = re.search(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text("utf-8"))
+    except OSError:
+        return None
+    return int(known[1]) * 1024 if known else None
 
 
 def read_speed(gigabytes: float = 1.0, threads: int | None = None) -> float:

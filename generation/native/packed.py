@@ -6,7 +6,9 @@ numbers: the scheme of "LLM.int8()" (Dettmers et al., 2022) and of llama.cpp's Q
 """
 
 import ctypes
+import mmap
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import torch
@@ -14,14 +16,29 @@ from torch import Tensor, nn
 
 from janus_kit.generation.native.library import CHANNELS, GROUP, address, level, library, whole
 
-__all__ = ["BITS", "KINDS", "Packed"]
+__all__ = ["BITS", "KINDS", "Packed", "large"]
 
 BITS: Final[Mapping[str, int]] = {"int8": 8, "int4": 4}
 KINDS: Final = {8: 3, 4: 4}  # of linear.h
+LARGE: Final = 2**22  # bytes from which on a matrix has pages of its own
 
 
 class _Piece(ctypes.Structure):
     _fields_ = (("weight", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("n", ctypes.c_int64))
+
+
+def large(size: int) -> Tensor:
+    """Memory to be written, uint8 [size]: in pages of 2 MB where the system has them.
+
+    A matrix that is read once a step is read by a tenth faster from them than from pages of 4 KB,
+    whose places a CPU looks up as often as it reads 64 lines.
+    """
+    if size < LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # of a system without such pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 class Packed(nn.Module):
@@ -59,7 +76,7 @@ class Packed(nn.Module):
         if weight.dtype not in (torch.float32, torch.bfloat16):
             weight = weight.float()
         size, scales = cls.sizes(n, k, bits)
-        packed = torch.empty(size, dtype=torch.uint8)
+        packed = large(size)
         scale = torch.empty(scales, dtype=torch.float32 if bits == 8 else torch.bfloat16)
         library().janus_pack(
             ctypes.c_int64(KINDS[bits]),
