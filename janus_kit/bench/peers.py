@@ -188,18 +188,20 @@ class Theirs:
 
 
 def agreement(ours: Iterable[list[int]], theirs: Iterable[list[int]]) -> dict[str, Any]:
-    """Whether all rows are equal, of how many numbers how many are before they part, and the share
-    of those that are equal wherever they stand."""
-    same = total = alike = 0
+    """Whether all rows are equal, of how many of their numbers how many are before they part, how
+    many there are of ours, and the share of those that are equal wherever they stand."""
+    same = own = total = alike = 0
     for a, b in zip(ours, theirs, strict=True):
         equal = [x == y for x, y in zip(a, b, strict=False)]
         same += equal.index(False) if False in equal else len(equal)
         alike += sum(equal)
+        own += len(a)
         total += len(b)
     return {
-        "equal": same == total,
+        "equal": same == total == own,
         "same": same,
         "of": total,
+        "ours": own,
         "share": round(alike / max(1, total), 4),
     }
 

@@ -292,6 +292,8 @@ def show(result: Mapping[str, Any]) -> str:
         lines.append(f"{what + ':':<34}{verdict}, {found['same']} of {found['of']}")
         if not found["equal"]:
             lines[-1] += f" before they part, {found['share']:.1%} in all"
+        if found["ours"] != found["of"]:
+            lines[-1] += f", {found['ours']} written here: the times are of other work"
     if "logits' difference" in result:
         lines.append("logits' difference from float32: " + str(result["logits' difference"]))
     for name, figures in result.get("load", {}).items():
