@@ -90,6 +90,13 @@ def hf_model(seed: int = 0, config: JanusConfig | None = None, image_token_id: i
     return model
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder; where weights in fewer bits are kept in it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/janus_kit/quantized"
+
+
 @pytest.fixture(scope="session")
 def small_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder with a picture bank of drawn shapes."""

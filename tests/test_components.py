@@ -14,11 +14,7 @@ from janus_kit.variants import HostEmbedding, Variant
 
 needs_native = pytest.mark.skipif(not available(), reason="the native step was not built")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.parametrize("quantization", [None, pytest.param("int8", marks=needs_native)])

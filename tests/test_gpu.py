@@ -19,15 +19,11 @@ from janus_kit.variants import PACKED, is_quantized
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("own_cache"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
     pytest.mark.filterwarnings("default"),  # torch has some to give of its own debugging
 ]
 PROMPTS = ["a red cat", "two green dogs and 3 birds sit on a blue mat"]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(params=[False, True], ids=["eager", "compiled"])
