@@ -126,11 +126,13 @@ def ask_tab(studio: Studio) -> AskTab:
                 if isinstance(event, Waiting):
                     yield {status: Progress(1).tell(event)}
                 else:
+                    # Only the first piece wipes the line: a later one may cross the word of Stop.
+                    wiped = {} if answer else {status: ""}
                     answer += event
-                    yield {**told(answer), status: ""}
-        except gr.Error:
+                    yield told(answer) | wiped
+        except Exception:
             # What was written is not lost.
-            yield {chat: seen, history: seen, turns: said, box: given}
+            yield {chat: seen, history: seen, turns: said, box: given, status: ""}
             raise
         yield {
             **told(answer or "(no answer)"),
@@ -147,7 +149,8 @@ def ask_tab(studio: Studio) -> AskTab:
         concurrency_limit=studio.worker.max_batch,
         show_progress="hidden",
     )
-    event.failure(lambda: {stop: gr.update(interactive=False), status: ""}, None, outputs)
+    # Gradio also counts an event that was stopped among those that failed.
+    event.failure(lambda: {stop: gr.update(interactive=False)}, None, outputs)
     stop.click(
         lambda: {stop: gr.update(interactive=False), status: "Stopped."},
         None,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from janus_kit import Settings, make_image_grid
 from janus_kit.demos.jobs import Drawing, Drawn, Preview, Row, Waiting
-from janus_kit.demos.studio import Picture, Progress, Studio, parse_seed, whole
+from janus_kit.demos.studio import Picture, Progress, Studio, before_error, parse_seed, whole
 
 __all__ = ["DrawTab", "draw_tab"]
 
@@ -205,6 +205,7 @@ def draw_tab(studio: Studio) -> DrawTab:
     last_seed = gr.State("")
 
     shown = [status, live, gallery, after, sheet, download, album, chosen, last_seed, stop, seed]
+    idle = {stop: gr.update(interactive=False), status: EMPTY}
 
     def written(parts: list[Drawn], scores: list[float]) -> tuple[list[Picture], str]:
         """The pictures as files, best first where there are scores, and the contact sheet."""
@@ -297,7 +298,8 @@ def draw_tab(studio: Studio) -> DrawTab:
             temperature=heat,
             top_k=whole("top-k", best or 0, 0, MOST_TOP_K),
         )
-        async for update in run(drawing, pictures, parse_seed(given, pictures), ranked):
+        updates = run(drawing, pictures, parse_seed(given, pictures), ranked)
+        async for update in before_error(updates, idle):
             yield update
 
     async def draw_again(
@@ -332,7 +334,8 @@ def draw_tab(studio: Studio) -> DrawTab:
             initial_codes=begun,
         )
         count = whole("pictures", number, 1, MOST)
-        async for update in run(drawing, count, parse_seed("", count), ranked):
+        updates = run(drawing, count, parse_seed("", count), ranked)
+        async for update in before_error(updates, idle):
             yield update
 
     def choose(pictures: list[Picture], event: gr.SelectData) -> dict[Any, Any]:
@@ -356,7 +359,7 @@ def draw_tab(studio: Studio) -> DrawTab:
         ),
     ]
     for event in events:  # after an error the page must not look busy
-        event.failure(lambda: {stop: gr.update(interactive=False), status: EMPTY}, None, shown)
+        event.failure(lambda: {stop: gr.update(interactive=False)}, None, shown)
     stop.click(
         lambda: {stop: gr.update(interactive=False), status: "Stopped."},
         None,

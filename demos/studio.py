@@ -26,6 +26,7 @@ __all__ = [
     "Picture",
     "Progress",
     "Studio",
+    "before_error",
     "name_of",
     "parse_seed",
     "plain",
@@ -151,6 +152,20 @@ class Studio:
         async for event in self.events(Thinking(work), later=True):
             if isinstance(event, float):
                 yield event
+
+
+async def before_error(updates: AsyncIterator[Any], last: dict[Any, Any]) -> AsyncIterator[Any]:
+    """The updates of the page; where they end in an error, last comes before it.
+
+    Gradio counts an event that was stopped among those that failed, so what its failure() showed
+    would wipe away the word of the Stop button.
+    """
+    try:
+        async for update in updates:
+            yield update
+    except Exception:
+        yield last
+        raise
 
 
 def plain(error: Exception) -> gr.Error:

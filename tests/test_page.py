@@ -16,7 +16,7 @@ import pytest
 from page_parts import LONG, MARKS, PROMPT, Page, shot
 from PIL import Image
 
-from janus_kit import JanusPipeline, Settings, read_settings, save_png
+from janus_kit import JanusPipeline, OptionError, Settings, read_settings, save_png
 
 pytest.importorskip("gradio")
 sync = pytest.importorskip("playwright.sync_api")
@@ -129,8 +129,36 @@ def test_stop_ends_a_drawing_within_a_row_and_the_next_one_begins(
     after = len(rows)
     page.page.wait_for_timeout(2500)
     assert len(rows) <= after + 1 < 24
+    assert page.status("draw").inner_text() == "Stopped."  # and nothing wipes it away
     page.draw("three yellow kites", "3")
     page.wait_for("draw", "^Done in .* Seed 3")
+
+
+@pytest.mark.parametrize("part", ["draw", "ask"])
+def test_an_error_on_the_way_leaves_the_page_ready(
+    page: Page, embedded_pipe: JanusPipeline, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    from janus_kit.demos.jobs import Job, Row
+
+    put = Job.put
+
+    def fail(job: Job, event: object) -> None:
+        put(job, OptionError("the lamp is out") if isinstance(event, Row | str) else event)
+
+    monkeypatch.setattr(Job, "put", fail)
+    if part == "draw":
+        page.draw()
+    else:
+        page.tab("Ask")
+        box = page.page.locator("#ask-box textarea")
+        box.fill("What is new?")
+        box.press("Enter")
+    assert "The lamp is out." in page.toast()
+    page.button("Stop").and_(page.page.locator("[disabled]")).wait_for()
+    told = page.status(part).all_inner_texts()
+    assert told == [] if part == "ask" else told[0].startswith("Write what you would like")
+    if part == "ask":
+        assert box.input_value() == "What is new?"
 
 
 def test_several_pictures_are_judged_and_shown_best_first(page: Page) -> None:

@@ -116,6 +116,7 @@ def test_stop_ends_an_answer_and_the_next_question_is_answered(
     page.wait_for("ask", "^Stopped")
     page.page.wait_for_timeout(1500)
     assert len(pieces) <= 3
+    assert page.status("ask").all_inner_texts() == ["Stopped."]  # and nothing wipes it away
     _ask(page, "Is it red?").nth(1).filter(has_text=re.compile(r"\w")).wait_for()
     page.button("Stop").and_(page.page.locator("[disabled]")).wait_for()
 
