@@ -37,7 +37,7 @@ bench() { # name, arguments: one result, as long as there is time
     fi
     echo "== $1, $(left) s left"
     local code=0
-    timeout "$(left)" "$python" -m janus_kit bench --device "$device" --folder "$folder" \
+    timeout -k 10 "$(left)" "$python" -m janus_kit bench --device "$device" --folder "$folder" \
         -o "$results/gpu-$1.json" "${@:2}" || code=$?
     case $code in
     0) ;;
@@ -48,7 +48,7 @@ bench() { # name, arguments: one result, as long as there is time
 }
 
 part_tests() {
-    timeout 150 "$python" -m pytest -q -m gpu tests/test_gpu.py 2>&1 |
+    timeout -k 10 150 "$python" -m pytest -q -m gpu tests/test_gpu.py 2>&1 |
         tee "$results/gpu-tests.txt" || echo "tests have failed"
     bench embedded --dtype float32 --rounds 2
 }
@@ -80,7 +80,7 @@ part_profile() {
         echo "No time is left for a profile"
         return
     fi
-    timeout "$(left)" "$python" benchmarks/profile_steps.py --shape "${MODEL:-janus-pro-1b}" \
+    timeout -k 10 "$(left)" "$python" benchmarks/profile_steps.py --shape "${MODEL:-janus-pro-1b}" \
         --folder "$folder" --device "$device" -o "$results/gpu-profile.txt" ||
         echo "the profile has failed"
 }
@@ -102,9 +102,10 @@ part_more() { # a shape: what else there is to know of it
     bench "$name-peers" "${own[@]}" --compiled
 }
 
-if [ "$device" = cuda ]; then nvidia-smi --query-gpu=name,memory.total --format=csv; fi
+if [ "$device" = cuda ]; then nvidia-smi --query-gpu=name,memory.total --format=csv || true; fi
 if compgen -G "wheels/*.whl" > /dev/null; then
-    "$python" -m pip install -q --no-index --no-deps wheels/*.whl
+    "$python" -m pip install -q --no-index --no-deps wheels/*.whl ||
+        echo "The wheels could not be installed"
 fi
 [ $# -gt 0 ] || set -- tests profile 1b 7b 1b-more 7b-more
 for part in "$@"; do

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains the embedded model on a GPU in calls of about ten minutes, each sized on the machine itself:
-# the first minute counts and times the steps (janus_kit/training/sizing.py).
-# Usage: [STAGES="vision model"] [MINUTES=8] [START=MODEL] [BUDGET=gpu] benchmarks/train_gpu.sh FOLDER
+# the first minute counts and times the steps (janus_kit/training/sizing.py). MINUTES are those of
+# the steps: imports, trials and the last look at held-out scenes come on top, and with START= codes.
+# Usage: [STAGES="vision model"] [MINUTES=6] [START=MODEL] [BUDGET=gpu] benchmarks/train_gpu.sh FOLDER
 # It goes on from the embedded model, from nothing with START= (which first takes minutes to lay out
 # codes). STAGES are those of vq, vision and model that learn; without it all three do. FOLDER/model
 # is the result, 38 MB in files of some 15 MB; START=FOLDER/model goes on from it. Where OUT names a
@@ -19,10 +20,11 @@ results=${RESULTS:-benchmarks/results}
 if command -v nvidia-smi > /dev/null; then
     nvidia-smi --query-gpu=name,memory.total --format=csv
 fi
+if [ -d /dev/shm ]; then df -h /dev/shm; fi # through it workers hand over their batches
 start=${START-embedded}
 chosen=()
 for stage in ${STAGES:-}; do chosen+=(--stage "$stage"); done
-"$python" -m janus_kit train embedded --budget "${BUDGET:-gpu}" --minutes "${MINUTES:-8}" \
+"$python" -m janus_kit train embedded --budget "${BUDGET:-gpu}" --minutes "${MINUTES:-6}" \
     ${start:+--start "$start"} "${chosen[@]}" -o "$folder"
 mkdir -p "$results"
 cp "$folder/plan.json" "$results/training-plan.json"

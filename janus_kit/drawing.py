@@ -17,7 +17,7 @@ from janus_kit.config import JanusConfig
 from janus_kit.errors import OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, uniforms
 from janus_kit.generation.vq import decode_in_chunks
-from janus_kit.graphs import replays
+from janus_kit.graphs import own_stream, replays
 from janus_kit.metadata import Settings, save_png
 from janus_kit.model import Janus
 from janus_kit.options import SEEDS, first_seed, texts, whole
@@ -326,7 +326,7 @@ class BatchDecoder:
         with torch.inference_mode():
             if drawn is None:
                 return to_pictures(self.model, codes, self.output_type, None)
-            self.stream = self.stream or torch.cuda.Stream(codes.device)  # type: ignore[no-untyped-call]
+            self.stream = self.stream or own_stream(self, codes.device)
             with torch.cuda.stream(self.stream):
                 self.stream.wait_event(drawn)
                 return to_pictures(self.model, codes, self.output_type, None)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import torch
 from torch import Tensor
@@ -20,7 +20,17 @@ from torch import Tensor
 from janus_kit.generation.sampling import SamplingOptions, choose, guide, on_device
 from janus_kit.model import Cache, Janus, Layer
 
-__all__ = ["Steps", "TextSteps", "forget", "lend", "lend_text", "replays", "widened"]
+__all__ = [
+    "Steps",
+    "TextSteps",
+    "forget",
+    "kept_bytes",
+    "lend",
+    "lend_text",
+    "own_stream",
+    "replays",
+    "widened",
+]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -31,6 +41,7 @@ WARM_UP = 3  # steps before a capture, in which libraries choose their kernels
 
 _kept: WeakKeyDictionary[Janus, dict[Any, "Steps"]] = WeakKeyDictionary()
 _texts: WeakKeyDictionary[Janus, "TextSteps"] = WeakKeyDictionary()
+_streams: dict[torch.device, list[Any]] = {}  # that nobody has
 _lock = Lock()
 _capturing = Lock()  # one thread at a time
 
@@ -79,6 +90,30 @@ def forget(model: Janus) -> None:
     with _lock:
         _kept.pop(model, None)
         _texts.pop(model, None)
+
+
+def kept_bytes(model: Janus) -> int:
+    """Bytes of the cache that drawing steps of a model keep, and give up for another shape."""
+    return sum(
+        store.nbytes
+        for steps in list(_kept.get(model, {}).values())
+        for store in (steps.cache.keys, steps.cache.values)
+    )
+
+
+def own_stream(owner: object, device: torch.device) -> Any:
+    """A stream of CUDA that no other living owner has, and that goes to another after this one.
+
+    Those that torch makes come round again after 32, and for each that multiplies cuBLAS keeps its
+    workspace for ever, which a graph that was captured there goes on using.
+    """
+    free = _streams.setdefault(device, [])
+    try:
+        stream = free.pop()
+    except IndexError:
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    finalize(owner, free.append, stream)
+    return stream
 
 
 def _whole(count: int) -> int:
@@ -142,6 +177,7 @@ class Graphs:
         self.changed = changed
         self.graphs: dict[int, Any] = {}
         self.pool: Any = None
+        self.stream: Any = None  # of all captures
 
     def __call__(self, owner: Any, model: Janus, filled: int) -> None:
         """owner's step, after which so many slots are filled."""
@@ -159,7 +195,7 @@ class Graphs:
         """Make the graph of a step; what the warm-up has changed is put back."""
         start = time.perf_counter()
         before = [tensor.clone() for tensor in self.changed]
-        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = self.stream = self.stream or own_stream(self, self.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):

@@ -45,8 +45,13 @@ def first_seed(seed: int | None, count: int) -> int:
     return whole("seed", seed, 0, SEEDS - count)
 
 
-def batch_rows(batch_size: int | str, count: int, row_bytes: int, device: torch.device) -> int:
-    """How many of count pictures to draw at once; "auto" fits their caches into free memory."""
+def batch_rows(
+    batch_size: int | str, count: int, row_bytes: int, device: torch.device, spare: int = 0
+) -> int:
+    """How many of count pictures to draw at once; "auto" fits their caches into free memory.
+
+    spare: bytes in use that would be given up for them.
+    """
     if batch_size != "auto":
         if isinstance(batch_size, str):
             raise OptionError(f'batch_size must be a whole number or "auto", not {batch_size!r}')
@@ -54,4 +59,6 @@ def batch_rows(batch_size: int | str, count: int, row_bytes: int, device: torch.
     if device.type != "cuda":
         return min(count, 8)  # more than 8 rows gain nothing on a CPU's few cores
     free, _ = torch.cuda.mem_get_info(device)
+    # What torch holds in reserve is free as well, and counts as it did before the first call.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) + spare
     return max(1, min(count, 64, int(free * 0.6 / row_bytes)))

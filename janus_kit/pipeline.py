@@ -36,6 +36,7 @@ from janus_kit.drawing import (
 from janus_kit.engine import CodeDrawer
 from janus_kit.errors import CheckpointError, ImageError, OptionError, PromptError
 from janus_kit.generation.sampling import SamplingOptions, sample
+from janus_kit.graphs import kept_bytes
 from janus_kit.known import Hint
 from janus_kit.model import Janus
 from janus_kit.options import batch_rows, texts, whole
@@ -242,7 +243,7 @@ class JanusPipeline:
         digest = self._digest()
         streams, seeds = noise(len(rows), self.config.codes, seed, generator)
         needed = picture_bytes(self.config, rows, self.dtype)
-        size = batch_rows(batch_size, len(rows), needed, self.device)
+        size = batch_rows(batch_size, len(rows), needed, self.device, kept_bytes(self.model))
         stopped = False
         decoder = BatchDecoder(self.model, output_type if best_of is None else "pil")
         with decoder, rows_bar(len(rows), self.config.side, self.progress) as advance:

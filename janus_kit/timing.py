@@ -1,7 +1,8 @@
 """The command `janus-kit bench`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,7 +48,7 @@ def bench(
     """Time janus-kit beside transformers on the same weights, in turns, and compare the results.
 
     Exits with 1 where codes or tokens differ in float32. Needs transformers, but for --peers ""
-    --no-captions.
+    --no-captions. The file is written after each task, as unfinished until the last.
 
     \b
     janus-kit bench
@@ -60,6 +61,11 @@ def bench(
 
     if captions or compiled or peers != "":
         needs("transformers", "score")
+
+    def keep(figures: Mapping[str, Any]) -> None:
+        if output is not None:
+            write({"command": asked(), "unfinished": True, **figures}, output)
+
     figures = run(
         shape,
         model=model,
@@ -80,6 +86,7 @@ def bench(
         if peers is None
         else [name.strip() for name in peers.split(",") if name.strip()],
         folder=folder,
+        so_far=keep,
     )
     result = {"command": asked(), **figures}
     console.result(show(result), result, False)

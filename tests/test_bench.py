@@ -43,9 +43,29 @@ def test_the_command_times_both_and_finds_them_equal(
         assert found["same"] == found["of"] > 0
         assert found["share"] == 1
     assert figures["versions"]["transformers"]
+    assert "unfinished" not in figures
     assert figures["command"] == shlex.join(map(str, ("janus-kit", "bench", *small, *out)))
     assert ended.out.count("equal, ") == 4
     assert "generate" in ended.out
+
+
+def test_a_bench_that_fails_late_keeps_what_it_has_measured(
+    janus: Run, hf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OptionError("the lamp is out")
+
+    monkeypatch.setattr(bench.Theirs, "answer", fail)
+    small = ("--model", hf_folder, "--rounds", 1, "--peers", "generate")
+    ended = janus("bench", *small, "-o", "figures.json")
+    assert ended.code != 0
+    assert "the lamp is out" in ended.err
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert figures["unfinished"]
+    drawing, _, decoding = figures["seconds"].values()
+    assert set(drawing) == {"janus_kit", "generate"}
+    assert set(decoding) == {"janus_kit", "transformers"}
+    assert figures["agreement"]["codes, generate"]["equal"]
 
 
 def test_a_command_is_told_without_places_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

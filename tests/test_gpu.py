@@ -53,6 +53,7 @@ def test_a_gpu_draws_what_the_cpu_draws(hf_folder: Path, temperature: float) -> 
     assert torch.equal(*drawn)
 
 
+@torch.inference_mode()
 def test_a_steady_picture_never_waits_for_the_device_within_a_row(hf_folder: Path) -> None:
     pipe = JanusPipeline.from_pretrained(hf_folder, device="cuda", dtype="float32")
     pipe("a cat", seed=1, output_type="tokens")  # captures

@@ -285,6 +285,27 @@ def test_what_is_lent_is_forgotten_when_the_weights_move(
     assert [ref() for ref in gone] == [None, None]
 
 
+def test_a_stream_has_one_owner_and_goes_to_the_next_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Owner:
+        pass
+
+    made: list[object] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or object())
+    monkeypatch.setattr(graphs, "_streams", {})
+    device, other = torch.device("cuda:0"), torch.device("cuda:1")
+    first, second = Owner(), Owner()
+    streams = [graphs.own_stream(owner, device) for owner in (first, second)]
+    assert streams[0] is not streams[1]
+    graphs.own_stream(second, other)
+    assert made == [device, device, other]
+    del first
+    gc.collect()
+    assert graphs.own_stream(Owner(), device) is streams[0]
+    assert len(made) == 3
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_over_fifty_pictures() -> None:
     """With the embedded model, natively where that was built."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from janus_kit import JanusPipeline
 from janus_kit.config import PRESETS
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.prompts import PRO
+from janus_kit.training import loop
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.begun import keep_to
 from janus_kit.training.budgets import BUDGETS
@@ -123,7 +125,8 @@ def test_batches_made_ahead_by_workers_give_the_very_same_weights(
         fit(tmp_path / "cut", 20, stop=13)
     again = learn(tmp_path / "cut", 20, batch, workers=9)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
-    made = [path.name.split() for path in seen.iterdir()]
+    looked = seen / f"10 {os.getpid()}"  # at how large a batch is
+    made = [path.name.split() for path in seen.iterdir() if path != looked]
     assert sorted(int(step) for step, _ in made) == list(range(10, 20))
     assert len({process for _, process in made} - {str(os.getpid())}) == 2
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
@@ -233,6 +236,27 @@ def test_muon_without_bfloat16_moves_as_pytorchs_does() -> None:
         assert (theirs - ours).norm() < 0.02 * theirs.norm()
     with pytest.raises(TypeError, match="closure"):
         Muon32([nn.Parameter(starts[0])]).step(lambda: 0)
+
+
+@pytest.mark.parametrize(("room", "workers"), [(1e9, 2), (5 * 800, 1), (1000, 0)])
+def test_as_many_workers_make_batches_as_shared_memory_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float, workers: int
+) -> None:
+    made: list[int] = []
+    loader = loop.DataLoader
+
+    def noted(*given: Any, **options: Any) -> Any:
+        made.append(options["num_workers"])
+        return loader(*given, **options)
+
+    monkeypatch.setattr(loop, "DataLoader", noted)
+    monkeypatch.setattr(loop, "SHARED", tmp_path)
+    monkeypatch.setattr(loop.shutil, "disk_usage", lambda _: SimpleNamespace(free=room / 0.8))
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    found = learn(tmp_path / "ahead", 3, workers=15)
+    assert made == ([workers] if workers else [])
+    plain = learn(tmp_path / "plain", 3)
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
 
 
 def test_half_precision_is_left_to_machines_that_have_it(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from janus_kit.bench.machine import loads, peak, processor, read_speed, step_byt
 from janus_kit.bench.peers import PROMPT, Ours, Theirs, agreement
 from janus_kit.bench.shapes import folder_of
 from janus_kit.errors import OptionError
+from janus_kit.graphs import replays
 from janus_kit.pipeline import CAPTION, JanusPipeline
 from janus_kit.prompts import Message, chat_ids, drawing_ids
 from janus_kit.variants import measuring
@@ -90,6 +91,7 @@ def bench(
     load: bool = False,
     peers: Sequence[str] = PEERS,
     folder: Path | None = None,
+    so_far: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Time janus_kit and transformers on the same weights; returns what `show` prints.
 
@@ -98,7 +100,8 @@ def bench(
     decoding is counted when they are all. compile: ours by torch.compile, on a GPU; compiled: also
     transformers' steps by it. load: also time loading, each in a process of its own. peers: which
     of PEERS draw, too; transformers is left out where there is none and nothing else asks for it.
-    components: "draw" where pictures alone are asked of janus_kit alone.
+    components: "draw" where pictures alone are asked of janus_kit alone. so_far: called after each
+    task with what there is by then, for work of an hour that may be killed.
     """
     if components != "all" and (components != "draw" or captions or compiled or peers):
         raise OptionError(
@@ -150,9 +153,44 @@ def bench(
     ours.steps.clear()
     written: dict[str, float] = {}
     found = {"read": [read_speed(pipe.device)]}
-    tasks = {f"{batch} × {count} codes": medians(work, rounds)}
+    tasks: dict[str, dict[str, dict[str, float]]] = {}
+    same: dict[str, dict[str, Any]] = {}
+
+    def figures() -> dict[str, Any]:
+        return {
+            "shape": shape if model is None else pipe.name,
+            "dtype": str(pipe.dtype).removeprefix("torch."),
+            "quantization": quantization,
+            "components": components,
+            "compile": compile,
+            "model hash": pipe.model_hash,
+            "date": datetime.now(UTC).date().isoformat(),
+            "device": processor(pipe.device),
+            "threads": torch.get_num_threads(),
+            "load average": list(os.getloadavg()),
+            "rounds": rounds,
+            "versions": {"python": platform.python_version()}
+            | {
+                n: version(n)
+                for n in ("janus-kit", "torch", "transformers")
+                if find_spec(_module(n))
+            },
+            "first call, s": round(first_call, 4),
+            "seconds": tasks,
+            "tokens a second after the first": written,
+            "memory read, GB/s": found["read"],
+            "step, ms": round(1000 * statistics.median(ours.steps), 3) if ours.steps else None,
+            "step reads, GB": step_bytes(pipe, batch, count),
+            "share of a memory read": share_of_read(pipe, ours.steps, batch, count, found["read"]),
+            "agreement": same,
+            "peak memory of janus_kit, GB": round(own_peak, 2),
+            "peak memory of all, GB": round(peak(pipe.device), 2),
+        }
+
+    tasks[f"{batch} × {count} codes"] = medians(work, rounds)
     drawn = work["janus_kit"].last
-    same = {f"codes, {peer}": agreement(drawn, work[peer].last) for peer in peers}
+    same.update({f"codes, {peer}": agreement(drawn, work[peer].last) for peer in peers})
+    so_far(figures())
     if count == pipe.config.codes:  # transformers shows nothing before the end
         pipe.model_hash  # noqa: B018 - told on pictures, and read from the weights the first time
         first = {"janus_kit": lambda: ours.first_row(batch)}
@@ -161,12 +199,14 @@ def bench(
         if peers:
             painters["transformers"] = partial(theirs.paint, drawn)
         tasks[f"{batch} × decoding"] = medians(painters, rounds)
+        so_far(figures())
     if captions:
         question = [Message("user", CAPTION, images=1)]
         ids = chat_ids(pipe.tokenizer, pipe.template, question, pipe.config.vision.tokens)
         pixels = pipe.decode(torch.tensor(drawn), "pt").float().cpu() * 2 - 1  # those just drawn
-        for contender in (ours, theirs):
-            contender.answer(ids, pixels, 2, end=True)
+        # A GPU captures steps for each span of the cache, and anew for a wider one.
+        ours.answer(ids, pixels, max(tokens, LONG) if replays(pipe.model) else 2, end=False)
+        theirs.answer(ids, pixels, 2, end=True)
         for length, end in ((tokens, True), (1, False), (LONG, False)):
             name = f"{batch} × {'caption' if end else 'answer'}, {length} tokens"
             given = {"tokens": length, "end": end}
@@ -177,6 +217,7 @@ def bench(
             tasks[name] = medians(answers, rounds)
             if end:  # without one, transformers takes the likeliest other token, and we the end
                 same[name] = agreement(*(answer.last for answer in answers.values()))
+            so_far(figures())
         short, long = (tasks[f"{batch} × answer, {n} tokens"] for n in (1, LONG))
         written = {
             name: round((LONG - 1) * batch / max(1e-9, long[name]["wall"] - short[name]["wall"]), 1)
@@ -185,35 +226,14 @@ def bench(
     if compiled:
         theirs.compile()
         theirs.draw(count, batch)
-        tasks["static cache, compiled"] = medians(
-            {"janus_kit": work["janus_kit"], "generate": lambda: theirs.draw(count, batch)}, rounds
-        )
+        again: dict[str, Callable[[], object]] = {"generate": lambda: theirs.draw(count, batch)}
+        if not replays(pipe.model):  # whose graphs read what Inductor's captures have freed
+            again = {"janus_kit": work["janus_kit"], **again}
+        before = {"janus_kit": tasks[f"{batch} × {count} codes"]["janus_kit"]}
+        tasks["static cache, compiled"] = before | medians(again, rounds)
     found["read"].append(read_speed(pipe.device))
-    result: dict[str, Any] = {
-        "shape": shape if model is None else pipe.name,
-        "dtype": str(pipe.dtype).removeprefix("torch."),
-        "quantization": quantization,
-        "components": components,
-        "compile": compile,
-        "model hash": pipe.model_hash,
-        "date": datetime.now(UTC).date().isoformat(),
-        "device": processor(pipe.device),
-        "threads": torch.get_num_threads(),
-        "load average": list(os.getloadavg()),
-        "rounds": rounds,
-        "versions": {"python": platform.python_version()}
-        | {n: version(n) for n in ("janus-kit", "torch", "transformers") if find_spec(_module(n))},
-        "first call, s": round(first_call, 4),
-        "seconds": tasks,
-        "tokens a second after the first": written,
-        "memory read, GB/s": found["read"],
-        "step, ms": round(1000 * statistics.median(ours.steps), 3) if ours.steps else None,
-        "step reads, GB": step_bytes(pipe, batch, count),
-        "share of a memory read": share_of_read(pipe, ours.steps, batch, count, found["read"]),
-        "agreement": same,
-        "peak memory of janus_kit, GB": round(own_peak, 2),
-        "peak memory of all, GB": round(peak(pipe.device), 2),
-    }
+    result = figures()
+    so_far(result)
     if batch == 1 and (quantization is not None or pipe.dtype != torch.float32):
         plain = JanusPipeline.from_pretrained(place, device=device, dtype="float32", verify=False)
         result["logits' difference"] = difference(pipe, plain, drawn[:1])

@@ -4,6 +4,7 @@ import ctypes
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,6 +33,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+AHEAD = 2  # batches that a worker makes ahead
+SHARED = Path("/dev/shm")  # where Linux keeps what processes share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +258,8 @@ def _batches(stage: Stage, first: int) -> Iterator[Any]:
     schedule = stage.schedule
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = min(schedule.workers, (os.cpu_count() or 1) // processes - 1)
+    if workers > 0 and first < schedule.steps:
+        workers = min(workers, _room(stage.batch(first)) // AHEAD)
     if workers < 1:
         return (stage.batch(step) for step in range(first, schedule.steps))
     lessons = _Lessons(stage.batch, first, schedule.steps)
@@ -261,11 +268,24 @@ def _batches(stage: Stage, first: int) -> Iterator[Any]:
         lessons,
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=4,
+        prefetch_factor=AHEAD,
         collate_fn=_as_it_is,
         multiprocessing_context="fork",
     )
     return iter(loader)
+
+
+def _room(batch: Any) -> int:
+    """How many such batches fit into the memory through which processes hand over tensors.
+
+    A container may have 64 MB of it, and a process that writes past its end is killed.
+    """
+    size = sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+    if not SHARED.is_dir():
+        return sys.maxsize
+    room = int(0.8 * shutil.disk_usage(SHARED).free / max(1, size))
+    log.info("%s has room for %d batches of %.0f MB", SHARED, room, size / 1e6)
+    return room
 
 
 def _as_it_is(batch: Any) -> Any:
