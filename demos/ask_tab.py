@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from janus_kit import JanusKitError
 from janus_kit.demos.jobs import Thinking, Waiting
-from janus_kit.demos.studio import Progress, Studio, plain, whole
+from janus_kit.demos.studio import Progress, Studio, plain, stops, whole
 
 __all__ = ["AskTab", "ask_tab"]
 
@@ -151,15 +151,15 @@ def ask_tab(studio: Studio) -> AskTab:
     )
     # Gradio also counts an event that was stopped among those that failed.
     event.failure(lambda: {stop: gr.update(interactive=False)}, None, outputs)
-    stop.click(
+    stops(
+        stop,
+        [event],
         lambda: {stop: gr.update(interactive=False), status: "Stopped."},
-        None,
         outputs,
-        cancels=[event],
-        queue=False,
-        api_visibility="private",
     )
-    clear.click(
+    stops(
+        clear,
+        [event],
         lambda: {
             chat: [],
             turns: [],
@@ -168,11 +168,7 @@ def ask_tab(studio: Studio) -> AskTab:
             box: None,
             stop: gr.update(interactive=False),
         },
-        None,
         outputs,
-        cancels=[event],
-        queue=False,
-        api_visibility="private",
     )
     for button, (question, path) in zip(buttons, examples, strict=True):
         button.click(

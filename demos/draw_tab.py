@@ -13,7 +13,7 @@ from torch import Tensor
 
 from janus_kit import Settings, make_image_grid
 from janus_kit.demos.jobs import Drawing, Drawn, Preview, Row, Waiting
-from janus_kit.demos.studio import Picture, Progress, Studio, before_error, parse_seed, whole
+from janus_kit.demos.studio import Picture, Progress, Studio, before_error, parse_seed, stops, whole
 
 __all__ = ["DrawTab", "draw_tab"]
 
@@ -360,13 +360,11 @@ def draw_tab(studio: Studio) -> DrawTab:
     ]
     for event in events:  # after an error the page must not look busy
         event.failure(lambda: {stop: gr.update(interactive=False)}, None, shown)
-    stop.click(
+    stops(
+        stop,
+        events,
         lambda: {stop: gr.update(interactive=False), status: "Stopped."},
-        None,
         shown,
-        cancels=events,
-        queue=False,
-        api_visibility="private",
     )
     reuse.click(lambda given: given, last_seed, seed, queue=False, api_visibility="private")
     gallery.select(choose, album, [chosen, download], queue=False, api_visibility="private")

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from janus_kit import ImageError, JanusKitError, OptionError, Settings, load_image, read_settings
 from janus_kit.demos.jobs import Drawing, Drawn, Row, Thinking, Waiting
-from janus_kit.demos.studio import Progress, Studio, parse_seed, plain, table_bytes, whole
+from janus_kit.demos.studio import Progress, Studio, parse_seed, plain, stops, table_bytes, whole
 
 __all__ = ["ReadTab", "compare_tab", "describe_tab", "read_tab"]
 
@@ -116,13 +116,11 @@ def describe_tab(studio: Studio) -> None:
         show_progress_on=[status],
     )
     event.failure(lambda: {stop: gr.update(interactive=False)}, None, outputs)
-    stop.click(
+    stops(
+        stop,
+        [event],
         lambda: {stop: gr.update(interactive=False), status: "Stopped."},
-        None,
         outputs,
-        cancels=[event],
-        queue=False,
-        api_visibility="private",
     )
 
 
@@ -296,13 +294,11 @@ def compare_tab(studio: Studio) -> None:
         show_progress_on=[status],
     )
     event.failure(lambda: {stop: gr.update(interactive=False)}, None, outputs)
-    stop.click(
+    stops(
+        stop,
+        [event],
         lambda: {stop: gr.update(interactive=False), status: "Stopped."},
-        None,
         outputs,
-        cancels=[event],
-        queue=False,
-        api_visibility="private",
     )
 
 

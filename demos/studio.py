@@ -30,12 +30,14 @@ __all__ = [
     "name_of",
     "parse_seed",
     "plain",
+    "stops",
     "table_bytes",
     "whole",
 ]
 
 EMBEDDED = "janus-kit-embedded"
 SEEDS = 2**63
+SETTLED = 0.2  # seconds in which an event that was stopped is over
 T = TypeVar("T")
 
 
@@ -166,6 +168,23 @@ async def before_error(updates: AsyncIterator[Any], last: dict[Any, Any]) -> Asy
     except Exception:
         yield last
         raise
+
+
+def stops(
+    button: gr.Button,
+    events: list[Any],
+    last: Callable[[], dict[Any, Any]],
+    outputs: Sequence[Any],
+) -> None:
+    """Have a button end events, and show last after all that is still on its way from them."""
+
+    async def settled() -> dict[Any, Any]:
+        await asyncio.sleep(SETTLED)
+        return last()
+
+    # Two listeners: of one that also shows something Gradio would cancel the events after that.
+    button.click(None, cancels=events, queue=False, api_visibility="private")
+    button.click(settled, None, outputs, queue=False, api_visibility="private")
 
 
 def plain(error: Exception) -> gr.Error:

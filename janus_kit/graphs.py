@@ -97,6 +97,7 @@ def kept_bytes(model: Janus) -> int:
     return sum(
         store.nbytes
         for steps in list(_kept.get(model, {}).values())
+        if not steps.taken.locked()
         for store in (steps.cache.keys, steps.cache.values)
     )
 

@@ -48,7 +48,7 @@ def bench(
     """Time janus-kit beside transformers on the same weights, in turns, and compare the results.
 
     Exits with 1 where codes or tokens differ in float32. Needs transformers, but for --peers ""
-    --no-captions. The file is written after each task, as unfinished until the last.
+    --no-captions. What is done so far lies beside the file as .unfinished.json until all is.
 
     \b
     janus-kit bench
@@ -62,9 +62,11 @@ def bench(
     if captions or compiled or peers != "":
         needs("transformers", "score")
 
+    unfinished = output and output.with_name(f"{output.stem}.unfinished.json")
+
     def keep(figures: Mapping[str, Any]) -> None:
-        if output is not None:
-            write({"command": asked(), "unfinished": True, **figures}, output)
+        if unfinished is not None:
+            write({"command": asked(), **figures}, unfinished)
 
     figures = run(
         shape,
@@ -92,6 +94,8 @@ def bench(
     console.result(show(result), result, False)
     if output is not None:
         write(result, output)
+    if unfinished is not None:
+        unfinished.unlink(missing_ok=True)
     exact = dtype == "float32" and quantization is None
     if exact and not all(found["equal"] for found in result["agreement"].values()):
         raise typer.Exit(1)

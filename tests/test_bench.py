@@ -43,7 +43,7 @@ def test_the_command_times_both_and_finds_them_equal(
         assert found["same"] == found["of"] > 0
         assert found["share"] == 1
     assert figures["versions"]["transformers"]
-    assert "unfinished" not in figures
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["figures.json"]
     assert figures["command"] == shlex.join(map(str, ("janus-kit", "bench", *small, *out)))
     assert ended.out.count("equal, ") == 4
     assert "generate" in ended.out
@@ -60,8 +60,8 @@ def test_a_bench_that_fails_late_keeps_what_it_has_measured(
     ended = janus("bench", *small, "-o", "figures.json")
     assert ended.code != 0
     assert "the lamp is out" in ended.err
-    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
-    assert figures["unfinished"]
+    assert not (tmp_path / "figures.json").exists()
+    figures = json.loads((tmp_path / "figures.unfinished.json").read_text(encoding="utf-8"))
     drawing, _, decoding = figures["seconds"].values()
     assert set(drawing) == {"janus_kit", "generate"}
     assert set(decoding) == {"janus_kit", "transformers"}
@@ -159,6 +159,29 @@ def test_the_compiled_peer_is_timed_after_the_plain_one(
     assert order.count("compiled") == 1
     assert order[-1] == "compiled"
     assert set(found["seconds"]["static cache, compiled"]) == {"janus_kit", "generate"}
+
+
+def test_what_a_gpu_captures_is_there_before_it_counts_and_not_replayed_after_others(
+    hf_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[Any] = []
+    answer, draw = bench.Ours.answer, bench.Ours.draw
+
+    def answered(self: Any, ids: Any, pixels: Any, tokens: int, **named: Any) -> Any:
+        order.append(tokens)
+        return answer(self, ids, pixels, tokens, **named)
+
+    monkeypatch.setattr(bench, "replays", lambda _: True)
+    monkeypatch.setattr(torch, "compile", lambda f, **options: order.append("compiled") or f)
+    monkeypatch.setattr(bench.Ours, "answer", answered)
+    monkeypatch.setattr(bench.Ours, "draw", lambda *given: order.append("drawn") or draw(*given))
+    found = bench.bench(
+        model=str(hf_folder), codes=4, tokens=2, rounds=1, compiled=True, peers=["generate"]
+    )
+    assert [step for step in order if step != "drawn"] == [bench.LONG, 2, 1, bench.LONG, "compiled"]
+    assert order[-1] == "compiled"
+    seconds = found["seconds"]
+    assert seconds["static cache, compiled"]["janus_kit"] == seconds["1 × 4 codes"]["janus_kit"]
 
 
 def test_numbers_that_part_are_counted_before_and_after() -> None:

@@ -53,22 +53,22 @@ def test_a_gpu_draws_what_the_cpu_draws(hf_folder: Path, temperature: float) -> 
     assert torch.equal(*drawn)
 
 
-@torch.inference_mode()
 def test_a_steady_picture_never_waits_for_the_device_within_a_row(hf_folder: Path) -> None:
     pipe = JanusPipeline.from_pretrained(hf_folder, device="cuda", dtype="float32")
     pipe("a cat", seed=1, output_type="tokens")  # captures
-    ((row, other),) = drawing_rows(pipe, ["a cat"], [""], 1)
-    drawer = engine.CodeDrawer(pipe.model, pipe.code_table, pipe.tokenizer.pad, [row], [other])
-    logits = drawer.start()
-    noise = torch.zeros(1, pipe.config.side, dtype=torch.float64, device="cuda")
-    options = SamplingOptions()
-    codes, _ = drawer.draw(logits, None, noise, options)
-    try:
-        torch.cuda.set_sync_debug_mode("error")
-        drawer.draw(None, codes[:, -1].contiguous(), noise, options)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-        drawer.close()
+    with torch.inference_mode():
+        ((row, other),) = drawing_rows(pipe, ["a cat"], [""], 1)
+        drawer = engine.CodeDrawer(pipe.model, pipe.code_table, pipe.tokenizer.pad, [row], [other])
+        logits = drawer.start()
+        noise = torch.zeros(1, pipe.config.side, dtype=torch.float64, device="cuda")
+        options = SamplingOptions()
+        codes, _ = drawer.draw(logits, None, noise, options)
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            drawer.draw(None, codes[:, -1].contiguous(), noise, options)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+            drawer.close()
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")

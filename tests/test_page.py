@@ -117,10 +117,14 @@ def test_stop_ends_a_drawing_within_a_row_and_the_next_one_begins(
         if isinstance(event, Row):
             rows.append(time.monotonic())
             # A picture may be done before the click arrives; the one after Stop isn't stopped.
-            job.cancelled.wait(60 if not stopped.is_set() else 0)
+            while not stopped.is_set() and not job.cancelled.wait(0.05):
+                put(job, event)  # lines that may cross the word of Stop
+                if time.monotonic() - rows[0] > LONG / 1000:
+                    break
 
     stopped = threading.Event()
     monkeypatch.setattr(Job, "put", note)
+    monkeypatch.setattr("janus_kit.demos.draw_tab.PAUSE", 0)
     page.draw()
     page.wait_for("draw", "^Row ")
     page.button("Stop").click()

@@ -201,7 +201,7 @@ def test_a_full_queue_is_told_on_the_page(app: Any, worker: ModelWorker) -> None
         first = handler(app, "draw")(*DRAWING)
         assert said(await anext(first)) == "Waiting: 1 job is ahead of yours."
         with pytest.raises(gr.Error) as told:
-            await anext(handler(app, "draw")(*DRAWING))
+            await updates(handler(app, "draw")(*DRAWING))
         with pytest.raises(gr.Error, match="queue is full"):
             await updates(handler(app, "ask")({"text": "what?", "files": []}, [], [], 8, 0))
         go.set()

@@ -201,6 +201,7 @@ def test_places_of_things_are_looked_at_more_often_and_each_once() -> None:
     assert things.max() < 1
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_steady_lesson_comes_first_and_then_one_in_four() -> None:
     def steady(seed: int) -> bool:
         return lesson(NAMES, 8, seed)[1].room is None

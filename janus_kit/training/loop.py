@@ -9,13 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,6 +34,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 AHEAD = 2  # batches that a worker makes ahead
+PERIOD = 5  # steps in which all kinds of batches come
 SHARED = Path("/dev/shm")  # where Linux keeps what processes share
 
 
@@ -172,6 +172,8 @@ def train(stage: Stage, folder: Path, *, precision: str = "bf16") -> dict[str, T
         torch.bfloat16,
         enabled=precision == "bf16" and quick_in_half(accelerator.device),
     )
+    if accelerator.device.type == "cuda":  # cuDNN's attention plans anew for each length of rows
+        torch.backends.cuda.enable_cudnn_sdp(False)
     module, *optimizers = accelerator.prepare(stage.module, *stage.optimizers)
     plain = accelerator.unwrap_model(module)
     average = Average(plain, stage.average)
@@ -258,8 +260,8 @@ def _batches(stage: Stage, first: int) -> Iterator[Any]:
     schedule = stage.schedule
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     workers = min(schedule.workers, (os.cpu_count() or 1) // processes - 1)
-    if workers > 0 and first < schedule.steps:
-        workers = min(workers, _room(stage.batch(first)) // AHEAD)
+    if workers > 0:
+        workers = min(workers, _with_room(stage, first, workers, processes))
     if workers < 1:
         return (stage.batch(step) for step in range(first, schedule.steps))
     lessons = _Lessons(stage.batch, first, schedule.steps)
@@ -275,17 +277,38 @@ def _batches(stage: Stage, first: int) -> Iterator[Any]:
     return iter(loader)
 
 
-def _room(batch: Any) -> int:
-    """How many such batches fit into the memory through which processes hand over tensors.
+def _with_room(stage: Stage, first: int, workers: int, processes: int) -> int:
+    """How many workers the memory through which processes hand over tensors has room for.
 
-    A container may have 64 MB of it, and a process that writes past its end is killed.
+    A container may have 64 MB of it, and a process that writes past its end is killed. Two batches
+    more are in the hands of the training process.
     """
-    size = sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
-    if not SHARED.is_dir():
-        return sys.maxsize
-    room = int(0.8 * shutil.disk_usage(SHARED).free / max(1, size))
-    log.info("%s has room for %d batches of %.0f MB", SHARED, room, size / 1e6)
-    return room
+    if not SHARED.is_dir() or not (usage := shutil.disk_usage(SHARED)).total:  # it has no end
+        return workers
+    free = 0.8 * usage.free / processes
+    largest = 1
+    for step in range(first, min(first + PERIOD, stage.schedule.steps)):
+        largest = max(largest, _bytes(stage.batch(step)))
+        if free > 4 * largest * (workers * AHEAD + 2):
+            return workers  # whatever the others are like
+    fits = max(0, int(free / largest - 2) // AHEAD)
+    if fits < workers:
+        log.warning(
+            "%s has room for batches of %d of %d workers, %.0f MB each: training will be slower",
+            *(SHARED, fits, workers, largest / 1e6),
+        )
+    return fits
+
+
+def _bytes(batch: Any) -> int:
+    """Of all tensors of a batch."""
+    if isinstance(batch, Tensor):
+        return batch.nbytes
+    if is_dataclass(batch):
+        return sum(_bytes(getattr(batch, part.name)) for part in fields(batch))
+    if isinstance(batch, Mapping):
+        return sum(map(_bytes, batch.values()))
+    return sum(map(_bytes, batch)) if isinstance(batch, tuple | list) else 0
 
 
 def _as_it_is(batch: Any) -> Any:
