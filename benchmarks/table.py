@@ -33,6 +33,7 @@ README = [
         "1b-bfloat16-64",
         "1b-captions-bfloat16",
         "1b-captions-int8",
+        "1b-captions-32",
     )
 ]
 
