@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from janus_kit import JanusKitError
 from janus_kit.demos.jobs import Thinking, Waiting
-from janus_kit.demos.studio import Progress, Studio, plain, stops, whole
+from janus_kit.demos.studio import Progress, Studio, cancels, plain, stoppable, whole
 
 __all__ = ["AskTab", "ask_tab"]
 
@@ -149,15 +149,8 @@ def ask_tab(studio: Studio) -> AskTab:
         concurrency_limit=studio.worker.max_batch,
         show_progress="hidden",
     )
-    # Gradio also counts an event that was stopped among those that failed.
-    event.failure(lambda: {stop: gr.update(interactive=False)}, None, outputs)
-    stops(
-        stop,
-        [event],
-        lambda: {stop: gr.update(interactive=False), status: "Stopped."},
-        outputs,
-    )
-    stops(
+    stoppable([event], stop, status, outputs)
+    cancels(
         clear,
         [event],
         lambda: {

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from janus_kit import Settings, make_image_grid
 from janus_kit.demos.jobs import Drawing, Drawn, Preview, Row, Waiting
-from janus_kit.demos.studio import Picture, Progress, Studio, before_error, parse_seed, stops, whole
+from janus_kit.demos.studio import (
+    Picture,
+    Progress,
+    Studio,
+    before_error,
+    parse_seed,
+    stoppable,
+    whole,
+)
 
 __all__ = ["DrawTab", "draw_tab"]
 
@@ -358,14 +366,7 @@ def draw_tab(studio: Studio) -> DrawTab:
             draw_below, [album, chosen, kept, count, rank], api_visibility="private", **common
         ),
     ]
-    for event in events:  # after an error the page must not look busy
-        event.failure(lambda: {stop: gr.update(interactive=False)}, None, shown)
-    stops(
-        stop,
-        events,
-        lambda: {stop: gr.update(interactive=False), status: "Stopped."},
-        shown,
-    )
+    stoppable(events, stop, status, shown)
     reuse.click(lambda given: given, last_seed, seed, queue=False, api_visibility="private")
     gallery.select(choose, album, [chosen, download], queue=False, api_visibility="private")
     return DrawTab(

@@ -12,7 +12,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from janus_kit import ImageError, JanusKitError, OptionError, Settings, load_image, read_settings
 from janus_kit.demos.jobs import Drawing, Drawn, Row, Thinking, Waiting
-from janus_kit.demos.studio import Progress, Studio, parse_seed, plain, stops, table_bytes, whole
+from janus_kit.demos.studio import (
+    Progress,
+    Studio,
+    parse_seed,
+    plain,
+    stoppable,
+    table_bytes,
+    whole,
+)
 
 __all__ = ["ReadTab", "compare_tab", "describe_tab", "read_tab"]
 
@@ -115,13 +123,7 @@ def describe_tab(studio: Studio) -> None:
         show_progress="full",
         show_progress_on=[status],
     )
-    event.failure(lambda: {stop: gr.update(interactive=False)}, None, outputs)
-    stops(
-        stop,
-        [event],
-        lambda: {stop: gr.update(interactive=False), status: "Stopped."},
-        outputs,
-    )
+    stoppable([event], stop, status, outputs)
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,7 @@ def compare_tab(studio: Studio) -> None:
             )
             sheet = gr.Image(
                 label="Comparison",
+                show_label=False,  # which would lie on the first value
                 type="filepath",
                 format="png",
                 visible=False,
@@ -293,13 +296,7 @@ def compare_tab(studio: Studio) -> None:
         show_progress="full",
         show_progress_on=[status],
     )
-    event.failure(lambda: {stop: gr.update(interactive=False)}, None, outputs)
-    stops(
-        stop,
-        [event],
-        lambda: {stop: gr.update(interactive=False), status: "Stopped."},
-        outputs,
-    )
+    stoppable([event], stop, status, outputs)
 
 
 def _numbers(text: str | None) -> list[float]:

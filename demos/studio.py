@@ -27,10 +27,11 @@ __all__ = [
     "Progress",
     "Studio",
     "before_error",
+    "cancels",
     "name_of",
     "parse_seed",
     "plain",
-    "stops",
+    "stoppable",
     "table_bytes",
     "whole",
 ]
@@ -170,7 +171,7 @@ async def before_error(updates: AsyncIterator[Any], last: dict[Any, Any]) -> Asy
         raise
 
 
-def stops(
+def cancels(
     button: gr.Button,
     events: list[Any],
     last: Callable[[], dict[Any, Any]],
@@ -185,6 +186,19 @@ def stops(
     # Two listeners: of one that also shows something Gradio would cancel the events after that.
     button.click(None, cancels=events, queue=False, api_visibility="private")
     button.click(settled, None, outputs, queue=False, api_visibility="private")
+
+
+def stoppable(
+    events: list[Any], stop: gr.Button, status: gr.Markdown, outputs: Sequence[Any]
+) -> None:
+    """Have the Stop button end events and say so; it rests once none of them runs any more."""
+
+    def rest() -> dict[Any, Any]:
+        return {stop: gr.update(interactive=False)}
+
+    for event in events:  # which Gradio counts among those that failed if it was stopped
+        event.failure(rest, None, outputs)
+    cancels(stop, events, lambda: rest() | {status: "Stopped."}, outputs)
 
 
 def plain(error: Exception) -> gr.Error:

@@ -1,12 +1,8 @@
 """The training loop and recipe: they resume exactly."""
 
 import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from training_parts import Fit, fit, fit_batch, learn
 
 from janus_kit import JanusPipeline
 from janus_kit.config import PRESETS
 from janus_kit.errors import CheckpointError, OptionError
 from janus_kit.prompts import PRO
-from janus_kit.training import loop
 from janus_kit.training.bank.names import NAMES
 from janus_kit.training.begun import keep_to
 from janus_kit.training.budgets import BUDGETS
@@ -28,59 +24,6 @@ from janus_kit.training.lessons import texts
 from janus_kit.training.loop import Schedule, Stage, optimizers, train
 from janus_kit.training.muon import Muon32
 from janus_kit.training.recipe import train_embedded
-
-
-class Fit(nn.Module):
-    """A line to be fitted, with a kernel for Muon."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inside = nn.Conv2d(2, 3, 3)
-        self.outside = nn.Linear(3, 1)
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-
-    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = self.outside(self.inside(batch).mean((2, 3)))
-        return {"loss": (found - batch[:, :, 1:4, 1:4].mean((1, 2, 3))[:, None]).square().mean()}
-
-
-def fit_batch(step: int) -> torch.Tensor:
-    return torch.randn(4, 2, 5, 5, generator=torch.Generator().manual_seed(step))
-
-
-def learn(
-    folder: Path,
-    steps: int,
-    batch: Callable[[int], torch.Tensor] = fit_batch,
-    watch: Callable[[int], Mapping[str, float]] | None = None,
-    module: nn.Module | None = None,
-    **plan: int,
-) -> dict[str, torch.Tensor]:
-    """Train a module, a line to be fitted unless told, to the end. plan: more of the schedule."""
-    module = module or Fit()
-    stage = Stage(
-        module=module,
-        optimizers=optimizers(module, lambda name: name.startswith("inside"), 3e-2),
-        batch=batch,
-        schedule=Schedule(steps=steps, batch=4, rate=1e-2, warmup=3, save_every=5, **plan),
-        average=0.9,
-        watch=watch,
-    )
-    return train(stage, folder, precision="no")
-
-
-def fit(folder: Path, steps: int, stop: int | None = None) -> dict[str, torch.Tensor]:
-    """Train to the end, or raise KeyboardInterrupt at a step."""
-
-    def batch(step: int) -> torch.Tensor:
-        if step == stop:
-            raise KeyboardInterrupt
-        return fit_batch(step)
-
-    return learn(folder, steps, batch)
 
 
 def test_a_killed_run_goes_on_to_the_very_same_weights(tmp_path: Path) -> None:
@@ -108,32 +51,6 @@ def test_what_a_run_gives_back_is_the_mean_of_its_weights(tmp_path: Path) -> Non
     for name, value in found.items():
         torch.testing.assert_close(value, mean[name])
         assert not torch.equal(value, seen[-1][name])
-
-
-def test_batches_made_ahead_by_workers_give_the_very_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = fit(tmp_path / "whole", 20)
-    seen = tmp_path / "seen"
-    seen.mkdir()
-
-    def batch(step: int) -> torch.Tensor:
-        (seen / f"{step} {os.getpid()}").touch()
-        return fit_batch(step)
-
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "cut", 20, stop=13)
-    again = learn(tmp_path / "cut", 20, batch, workers=9)
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
-    made = [path.name.split() for path in seen.iterdir()]
-    made = [(step, process) for step, process in made if process != str(os.getpid())]
-    assert sorted(int(step) for step, _ in made) == list(range(10, 20))
-    assert len({process for _, process in made}) == 2
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    again = learn(tmp_path / "alone", 20, batch, workers=9)
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
-    assert len(list(seen.iterdir())) == 30
 
 
 def test_kernels_learn_the_same_with_their_channels_last(
@@ -237,48 +154,6 @@ def test_muon_without_bfloat16_moves_as_pytorchs_does() -> None:
         assert (theirs - ours).norm() < 0.02 * theirs.norm()
     with pytest.raises(TypeError, match="closure"):
         Muon32([nn.Parameter(starts[0])]).step(lambda: 0)
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A batch as the stages make them."""
-
-    pixels: torch.Tensor
-    more: tuple[dict[str, torch.Tensor], ...] = ()
-
-
-@pytest.mark.parametrize(
-    ("room", "workers"), [(1e9, 2), (6 * 1600, 2), (4 * 1600, 1), (4 * 1000, 0)]
-)
-def test_as_many_workers_make_batches_as_shared_memory_has_room_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float, workers: int
-) -> None:
-    made: list[int] = []
-    loader = loop.DataLoader
-
-    def noted(*given: Any, **options: Any) -> Any:
-        made.append(options["num_workers"])
-        return loader(*given, **options)
-
-    monkeypatch.setattr(loop, "DataLoader", noted)
-    monkeypatch.setattr(loop, "SHARED", tmp_path)
-    monkeypatch.setattr(
-        loop.shutil, "disk_usage", lambda _: SimpleNamespace(free=room / 0.8, total=1)
-    )
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-
-    def batch(step: int) -> Any:
-        pixels = fit_batch(step)  # 800 bytes, and the second is twice as large
-        return Lesson(pixels, ({"more": pixels},) if step == 1 else ())
-
-    class Taught(Fit):
-        def forward(self, batch: Any) -> dict[str, torch.Tensor]:
-            return super().forward(batch.pixels)
-
-    found = learn(tmp_path / "ahead", 3, batch, module=Taught(), workers=15)
-    assert made == ([workers] if workers else [])
-    plain = learn(tmp_path / "plain", 3)
-    assert all(torch.equal(found[name], plain[name]) for name in plain)
 
 
 def test_half_precision_is_left_to_machines_that_have_it(tmp_path: Path) -> None:

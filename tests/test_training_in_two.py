@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import Fit, fit_batch
+from training_parts import Fit, fit_batch
 
 from janus_kit import JanusPipeline
 from janus_kit.training.loop import Schedule, Stage, train
@@ -67,7 +67,7 @@ def fit_by_descent(folder: Path, batch: Callable[[int], torch.Tensor]) -> dict[s
 def test_two_processes_train_as_one_that_sees_the_scenes_of_both(tmp_path: Path) -> None:
     in_two(
         tmp_path,
-        "from test_training import fit_batch\n"
+        "from training_parts import fit_batch\n"
         "from test_training_in_two import fit_by_descent\n"
         "share = lambda step: fit_batch(2 * step + state.process_index)\n"
         "weights = fit_by_descent(folder / 'two', share)\n"
